@@ -1,0 +1,59 @@
+"""`rssm`: every command of the project behind one word.
+
+A command is a module of this package with `add_parser(subparsers)`; it is imported only when asked for, so that
+`rssm verify` needs no torch and `rssm train` no ROS. Exit codes: 0 pass, 1 a check failed, 2 usage or environment.
+"""
+
+import argparse
+import importlib
+import sys
+from collections.abc import Sequence
+
+# name on the command line -> one line for --help; the module is the name with "_" for "-"
+COMMANDS = {
+    "doctor": "what is installed and usable here, and what to do about what is missing",
+    "up": "run the whole node graph without `ros2 launch`, and sum up the run",
+    "collect": "record episodes of a simulated robot for training",
+    "train": "train world model and actor, resumably",
+    "export": "turn a checkpoint into a bundle",
+    "verify": "prove that a bundle computes here what it computed where it was made",
+    "evaluate-policy": "sorted packages of a bundle beside expert, memoryless and random",
+    "scene": "measure the sorting cell: is memory what makes the difference?",
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs one command and returns its exit code."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    chosen = next((word for word in words if not word.startswith("-")), None)
+    parser = argparse.ArgumentParser(prog="rssm", description="A learned belief for robots.")
+    subparsers = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    for name, text in COMMANDS.items():
+        if name == chosen:
+            module = importlib.import_module(f"rssm_ros.cli.{name.replace('-', '_')}")
+            module.add_parser(subparsers)
+        else:
+            subparsers.add_parser(name, help=text, add_help=False)
+    parsed = parser.parse_args(words)
+    try:
+        return int(parsed.run(parsed))
+    except KeyboardInterrupt:
+        print("rssm: stopped", file=sys.stderr)
+        return 130
+    except Exception as error:
+        if not _is_ours(error):
+            raise
+        print(f"rssm {parsed.command}: {error}", file=sys.stderr)
+        return 2
+
+
+def _is_ours(error: Exception) -> bool:
+    """One of the layers' own errors, or a missing optional package: told in a line, without a traceback."""
+    if isinstance(error, ModuleNotFoundError):
+        error.msg = f"{error.msg}; install the extra that brings it (pip install 'rssm_ros[train,sim]')"
+        return True
+    return type(error).__module__.split(".")[0] == "rssm_ros" or isinstance(error, FileNotFoundError)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
