@@ -37,7 +37,7 @@ class ObservationSpec:
     topic: str
     size: tuple[int, int] | None = None  # width, height in pixels (images)
     channels: int | None = None
-    resize: str = "stretch"
+    resize: str = ""  # how an image of another size is fitted (images)
     fields: tuple[str, ...] = ()
     names: tuple[str, ...] = ()
     trigger: bool = False
@@ -238,7 +238,7 @@ def _plain(item: Any) -> dict[str, Any]:
     plain = {}
     for field in fields(item):
         value = getattr(item, field.name)
-        if field.name == "name" or value is None or value == () or (field.name == "field" and not value):
+        if field.name == "name" or value is None or value == () or value == "":
             continue
         plain[field.name] = list(value) if isinstance(value, tuple) else value
     return plain
