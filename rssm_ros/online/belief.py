@@ -1,0 +1,51 @@
+"""What the filter says: one belief per tick, with all its particles."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+Floats = npt.NDArray[np.float32]
+Indices = npt.NDArray[np.int64]
+Vector = npt.NDArray[np.float64]
+
+NEVER = -1  # an age: not seen since the last reset
+
+
+@dataclass(frozen=True)
+class TargetBelief:
+    """A decoded quantity as an equally weighted mixture of N Gaussians with diagonal covariance."""
+
+    mean: Floats  # [N, d]
+    std: Floats  # [N, d]
+
+    def point(self) -> Vector:
+        """The mixture's mean, [d]."""
+        return np.asarray(np.mean(self.mean, axis=0, dtype=np.float64))
+
+    def covariance(self) -> Vector:
+        """The mixture's covariance, [d, d]: spread within the particles plus spread between them."""
+        mean, std = np.asarray(self.mean, np.float64), np.asarray(self.std, np.float64)
+        between = mean - mean.mean(axis=0)
+        return np.asarray(np.diag((std**2).mean(axis=0)) + between.T @ between / len(mean), np.float64)
+
+
+@dataclass(frozen=True)
+class Belief:
+    """The belief at one tick. N particles, equally weighted; D, S as in the bundle's sizes."""
+
+    tick: int
+    stamp_ns: int  # t_k
+    deter: Floats  # [N, D]
+    stoch: Indices  # [N, S] class indices
+    surprise: float  # nats, mean over particles; NaN where nothing was seen
+    prior_entropy: float  # nats, mean over particles
+    posterior_entropy: float
+    targets: Mapping[str, TargetBelief]
+    reward: Floats  # [N]
+    continue_: Floats  # [N]
+    presence: Mapping[str, bool]  # which modalities were seen at this tick
+    age: Mapping[str, int]  # ticks since each was seen, NEVER before
+    lost: bool  # nothing seen for `max_gap`: this is the model's guess from nowhere
+    first: bool = False  # the filter (re)started here

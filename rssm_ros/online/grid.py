@@ -1,0 +1,26 @@
+"""The fixed grid of ticks: t_k = k / rate seconds of ROS time, in integers only.
+
+Floats never decide which tick a message belongs to, so that two machines never disagree about it.
+"""
+
+from fractions import Fraction
+
+SECOND = 1_000_000_000  # ns
+
+
+def tick_of(stamp_ns: int, rate: Fraction) -> int:
+    """The tick nearest to a stamp in ns; exactly between two ticks it is the later one."""
+    p, q = rate.numerator, rate.denominator
+    return (2 * stamp_ns * p + q * SECOND) // (2 * q * SECOND)
+
+
+def stamp_of(tick: int, rate: Fraction) -> int:
+    """t_k in ns, rounded to the nearest one (half up); `tick_of(stamp_of(k)) == k` below 500 MHz."""
+    p, q = rate.numerator, rate.denominator
+    return (2 * tick * q * SECOND + p) // (2 * p)
+
+
+def tick_from(stamp_ns: int, rate: Fraction) -> int:
+    """The first tick k with t_k >= stamp."""
+    tick = tick_of(stamp_ns, rate)
+    return tick if stamp_of(tick, rate) >= stamp_ns else tick + 1

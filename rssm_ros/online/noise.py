@@ -1,0 +1,27 @@
+"""The filter's noise: raw words of a counter-based generator, keyed by (seed, tick, particle).
+
+Philox4x64-10 with key (seed, tick); particle i reads the words from counter i * ceil(count / 4) on,
+so it sees the same noise for every number of particles, in every replay and on every machine.
+"""
+
+import numpy as np
+import numpy.typing as npt
+
+Words = npt.NDArray[np.uint64]
+Uniforms = npt.NDArray[np.float32]
+_LANES = 4  # words per counter value
+_MASK = (1 << 64) - 1
+
+
+def words(seed: int, tick: int, particles: int, count: int) -> Words:
+    """Raw 64-bit words, [particles, count]. A negative seed or tick counts modulo 2**64."""
+    stride = -(-count // _LANES) * _LANES
+    key = np.array([seed & _MASK, tick & _MASK], np.uint64)
+    raw: Words = np.random.Philox(key=key, counter=0).random_raw(particles * stride)
+    return raw.reshape(particles, stride)[:, :count]
+
+
+def uniforms(seed: int, tick: int, particles: int, groups: int) -> Uniforms:
+    """One uniform in [0, 1) per particle and group, [particles, groups]: the upper 24 bits of each word."""
+    upper = words(seed, tick, particles, groups) >> np.uint64(40)
+    return upper.astype(np.float32) * np.float32(2.0**-24)
