@@ -1,0 +1,95 @@
+"""sensor_msgs/Image and CompressedImage <-> uint8 arrays [H, W, C]."""
+
+from array import array
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from rssm_ros.messages.errors import MessageError
+
+Pixels = npt.NDArray[np.uint8]
+# encoding -> (bytes per pixel, where red, green and blue lie in them)
+ENCODINGS: dict[str, tuple[int, tuple[int, int, int]]] = {
+    "rgb8": (3, (0, 1, 2)),
+    "bgr8": (3, (2, 1, 0)),
+    "rgba8": (4, (0, 1, 2)),
+    "bgra8": (4, (2, 1, 0)),
+    "mono8": (1, (0, 0, 0)),
+}
+_LUMA = np.array([0.299, 0.587, 0.114])  # ITU-R BT.601
+
+
+def read_image(message: Any, channels: int) -> Pixels:
+    """The picture as RGB (channels 3) or grey (channels 1), uint8 [H, W, channels], any encoding and row step.
+
+    Raises MessageError: `encoding` for one that is not known, `shape` for a message shorter than it says.
+    """
+    pixels = _decompress(message) if hasattr(message, "format") else _raw(message)
+    if channels == pixels.shape[2]:
+        return pixels
+    if channels == 3:
+        return np.repeat(pixels, 3, axis=2)
+    grey: Pixels = np.round(pixels @ _LUMA).astype(np.uint8)[:, :, None]
+    return grey
+
+
+def fill_image(message: Any, pixels: Pixels, encoding: str) -> None:
+    """Writes uint8 [H, W, C] (RGB order, or grey) into an Image in place, tightly packed.
+
+    An `array('B')` goes through rclpy a thousand times faster than a list or an ndarray.
+    """
+    size, order = _encoding(encoding)
+    assert pixels.dtype == np.uint8 and pixels.ndim == 3, (pixels.dtype, pixels.shape)
+    height, width = pixels.shape[:2]
+    packed = np.full((height, width, size), 255, np.uint8)
+    if size == 1:
+        packed[:] = pixels[:, :, :1]
+    else:
+        packed[:, :, list(order)] = pixels  # broadcasts grey over three channels
+    data = array("B")
+    data.frombytes(packed.tobytes())
+    message.height, message.width, message.step = height, width, width * size
+    message.encoding, message.is_bigendian, message.data = encoding, 0, data
+
+
+def _encoding(name: str) -> tuple[int, tuple[int, int, int]]:
+    if name not in ENCODINGS:
+        known = ", ".join(ENCODINGS)
+        told = f"image encoding {name!r} is not supported; let the camera driver publish one of: {known}"
+        raise MessageError(told, "encoding")
+    return ENCODINGS[name]
+
+
+def _raw(message: Any) -> Pixels:
+    size, order = _encoding(str(message.encoding))
+    height, width, step = int(message.height), int(message.width), int(message.step)
+    data = np.frombuffer(message.data, np.uint8)
+    if height < 1 or width < 1 or step < width * size or data.size < step * (height - 1) + width * size:
+        raise MessageError(
+            f"image of {width}x{height} {message.encoding} with row step {step} needs more than the "
+            f"{data.size} bytes it carries",
+            "shape",
+        )
+    # The last row may lack its padding, so rows are viewed, not reshaped.
+    strides = (step, size, 1)
+    pixels = np.lib.stride_tricks.as_strided(data, (height, width, size), strides, writeable=False)
+    if size == 1:
+        return np.ascontiguousarray(pixels)
+    return np.ascontiguousarray(pixels[:, :, list(order)])
+
+
+def _decompress(message: Any) -> Pixels:
+    import cv2  # only here: a robot whose camera is raw needs no decoder
+
+    data = np.frombuffer(message.data, np.uint8)
+    decoded = cv2.imdecode(data, cv2.IMREAD_UNCHANGED) if data.size else None
+    if decoded is None or decoded.dtype != np.uint8:
+        raise MessageError(
+            f"compressed image of format {message.format!r} cannot be decoded to 8 bits per channel; "
+            "expected JPEG or PNG",
+            "encoding",
+        )
+    if decoded.ndim == 2:
+        return np.ascontiguousarray(decoded[:, :, None])
+    return np.ascontiguousarray(decoded[:, :, 2::-1])  # the decoder's order is BGR(A)
