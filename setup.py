@@ -1,6 +1,6 @@
 """The build: one description for colcon (plain and --symlink-install) and pip.
 
-What a robot needs is the base; everything heavier is an extra. constraints.txt pins what the project is tested with.
+What a robot needs is the base; everything heavier is an extra. constraints.txt pins what the tests ran with.
 """
 
 import os
@@ -24,8 +24,8 @@ ROS_WHEELS = (
     "ros-trajectory-msgs",
 )
 
-# A node under lib/rssm_ros/ is what `ros2 run` starts. pip makes console scripts with the right interpreter in bin/;
-# this finds them from there, wherever the prefix is.
+# A node under lib/rssm_ros/ is what `ros2 run` starts. pip makes console scripts with the right interpreter
+# in bin/; this finds them from there, wherever the prefix is.
 EXECUTABLE = """#!/bin/sh
 here=$(dirname "$(readlink -f "$0")")
 exec "$here/../../bin/$(basename "$0")" "$@"
@@ -35,8 +35,8 @@ exec "$here/../../bin/$(basename "$0")" "$@"
 def data_files() -> list[tuple[str, list[str]]]:
     """The files of share/rssm_ros, folder by folder, and for wheels the executables of lib/rssm_ros.
 
-    A wheel is pip's road. colcon's goes through setup.cfg, which makes lib/rssm_ros itself: a second copy there
-    would be written through colcon's symlinks into this checkout.
+    A wheel is pip's road. colcon's goes through setup.cfg, which makes lib/rssm_ros itself: a second copy
+    there would be written through colcon's symlinks into this checkout.
     """
     found = [
         ("share/ament_index/resource_index/packages", [f"resource/{NAME}"]),

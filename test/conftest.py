@@ -1,4 +1,4 @@
-"""What every test runs in: this checkout's files, a ROS domain of its own, software rendering, one thread each."""
+"""What every test runs in: this checkout's files, a ROS domain of its own, software rendering, one thread."""
 
 import os
 import sys
@@ -43,7 +43,7 @@ def checkout() -> Path:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """With xdist (--dist loadgroup) tests that start ROS nodes share a worker: one graph at a time on two cores."""
+    """With xdist (--dist loadgroup) tests that start ROS nodes share a worker: one graph at a time."""
     for item in items:
         if item.get_closest_marker("ros"):
             item.add_marker(pytest.mark.xdist_group("ros"))
