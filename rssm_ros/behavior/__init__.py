@@ -1,0 +1,7 @@
+"""Actor and critic on world-model features (torch)."""
+
+from rssm_ros.behavior.actor import Actor
+from rssm_ros.behavior.critic import Critic
+from rssm_ros.behavior.returns import ReturnRange, lambda_returns
+
+__all__ = ["Actor", "Critic", "ReturnRange", "lambda_returns"]

@@ -1,0 +1,48 @@
+"""Lambda returns and the range that normalises advantages."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+
+def lambda_returns(
+    reward: Tensor, continue_: Tensor, value: Tensor, lam: float = 0.95, last: Tensor | None = None
+) -> Tensor:
+    """Lambda returns of imagined trajectories.
+
+    reward, continue_, value [B, H + 1], where entry t belongs to state t (reward[t] led to it) -> [B, H]:
+    R_t = r_{t+1} + c_{t+1} ((1 - lambda) v_{t+1} + lambda R_{t+1}), R_H = v_H.
+    `last` [B, H + 1] bool marks states after which a replayed sequence belongs to another episode.
+    """
+    trace = torch.full_like(value, lam) if last is None else lam * (1.0 - last.to(value.dtype))
+    following = value[:, -1]
+    returns = []
+    for t in range(reward.shape[1] - 2, -1, -1):
+        mix = (1.0 - trace[:, t + 1]) * value[:, t + 1] + trace[:, t + 1] * following
+        following = reward[:, t + 1] + continue_[:, t + 1] * mix
+        returns.append(following)
+    return torch.stack(returns[::-1], 1)
+
+
+class ReturnRange(nn.Module):
+    """Moving P95 - P5 of returns (EMA 0.01, bias-corrected); never shrinks advantages below their raw scale."""
+
+    low: Tensor
+    high: Tensor
+    weight: Tensor
+
+    def __init__(self, rate: float = 0.01) -> None:
+        super().__init__()
+        self.rate = rate
+        for name in ("low", "high", "weight"):
+            self.register_buffer(name, torch.zeros(()))
+
+    @torch.no_grad()
+    def update(self, returns: Tensor) -> Tensor:
+        """Take in a batch of returns; the divisor max(1, P95 - P5) as a scalar tensor."""
+        ends = torch.quantile(returns.flatten().float(), returns.new_tensor([0.05, 0.95]))
+        self.low.lerp_(ends[0], self.rate)
+        self.high.lerp_(ends[1], self.rate)
+        self.weight.lerp_(torch.ones_like(self.weight), self.rate)
+        return ((self.high - self.low) / self.weight).clamp(min=1.0)

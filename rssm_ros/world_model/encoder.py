@@ -1,0 +1,63 @@
+"""Encoders: one per modality, raw observation -> tokens."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F  # noqa: N812
+
+from rssm_ros.world_model.errors import WorldModelError
+from rssm_ros.world_model.layers import MLP, NormSiLU, initialise, symlog
+from rssm_ros.world_model.sizes import Sizes
+
+
+class VectorEncoder(nn.Module):
+    """symlog -> Layers."""
+
+    def __init__(self, length: int, sizes: Sizes) -> None:
+        super().__init__()
+        self.outputs = sizes.units
+        self.mlp = MLP(length, sizes.units, sizes.encoder_layers)
+
+    def forward(self, raw: Tensor) -> Tensor:
+        """[..., length] float in the contract's units -> tokens [..., units]."""
+        result: Tensor = self.mlp(symlog(raw.float()))
+        return result
+
+
+class ImageEncoder(nn.Module):
+    """x / 255 - 0.5 -> halving stages [convolution, (max-pool), RMSNorm over channels, SiLU] -> flat (h, w, c)."""
+
+    def __init__(self, shape: tuple[int, int, int], sizes: Sizes) -> None:
+        super().__init__()
+        self.strided = sizes.conv == "strided"
+        channels = [shape[2], *(sizes.depth * m for m in sizes.multipliers)]
+        stages = len(sizes.multipliers)
+        if shape[0] % 2**stages or shape[1] % 2**stages:
+            raise WorldModelError(f"image {shape[1]} x {shape[0]} cannot be halved {stages} times")
+        stride = 2 if self.strided else 1
+        self.convs = nn.ModuleList(
+            nn.Conv2d(channels[i], channels[i + 1], sizes.kernel, stride, sizes.kernel // 2) for i in range(stages)
+        )
+        for conv in self.convs:
+            initialise(conv.weight, conv.weight[0].numel())  # type: ignore[arg-type, index]
+            nn.init.zeros_(conv.bias)  # type: ignore[arg-type]
+        self.norms = nn.ModuleList(NormSiLU(size) for size in channels[1:])
+        self.outputs = (shape[0] // 2**stages) * (shape[1] // 2**stages) * channels[-1]
+
+    def forward(self, raw: Tensor) -> Tensor:
+        """[..., H, W, C] uint8 -> tokens [..., H/16 * W/16 * channels]."""
+        x = raw.flatten(0, -4) if raw.dim() > 3 else raw.unsqueeze(0)
+        x = x.permute(0, 3, 1, 2).float() / 255.0 - 0.5  # a channels-last view, no copy of the bytes
+        for conv, norm in zip(self.convs, self.norms, strict=True):
+            x = conv(x)
+            if not self.strided:
+                x = F.max_pool2d(x, 2)
+            x = norm(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+        return x.permute(0, 2, 3, 1).flatten(1).float().reshape(*raw.shape[:-3], -1)
+
+
+def absent_filled(raw: Tensor, present: Tensor) -> Tensor:
+    """Replace absent rows by zeros before any arithmetic, so that what they held (a NaN) changes no bit."""
+    shape = present.shape + (1,) * (raw.dim() - present.dim())
+    return torch.where(present.reshape(shape), raw, raw.new_zeros(()))

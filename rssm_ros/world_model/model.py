@@ -1,0 +1,181 @@
+"""The world model: encoders, RSSM, decoders and heads behind the field's own words.
+
+Shapes: B rows, T ticks, D deter, S groups, K classes, A actions, F = D + S K features.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from rssm_ros.world_model.categorical import sample_categorical, straight_through
+from rssm_ros.world_model.decoder import ImageDecoder, VectorDecoder
+from rssm_ros.world_model.encoder import ImageEncoder, VectorEncoder, absent_filled
+from rssm_ros.world_model.errors import WorldModelError
+from rssm_ros.world_model.heads import ContinueHead, TargetHead, TwoHotHead
+from rssm_ros.world_model.layers import symexp
+from rssm_ros.world_model.rssm import RSSM, State
+from rssm_ros.world_model.sizes import Signals, Sizes
+
+
+class Beliefs(NamedTuple):
+    """A filtered sequence: deter [B, T, D], stoch [B, T, S, K], prior and posterior probabilities [B, T, S, K]."""
+
+    deter: Tensor
+    stoch: Tensor
+    prior: Tensor
+    posterior: Tensor
+
+    @property
+    def features(self) -> Tensor:
+        """[B, T, F] of the posterior samples."""
+        return State(self.deter, self.stoch).features
+
+
+class WorldModel(nn.Module):
+    """An RSSM over any subset of the contract's modalities."""
+
+    def __init__(self, signals: Signals, sizes: Sizes) -> None:
+        super().__init__()
+        if not signals.modalities:
+            raise WorldModelError("a world model needs at least one observation")
+        self.signals = signals
+        self.sizes = sizes
+        vectors, images = dict(signals.vectors), dict(signals.images)
+        self.encoders = nn.ModuleDict()
+        for name, length in vectors.items():
+            self.encoders[name] = VectorEncoder(length, sizes)
+        for name, shape in images.items():
+            self.encoders[name] = ImageEncoder(shape, sizes)
+        tokens = {name: int(self.encoders[name].outputs) for name in signals.modalities}  # type: ignore[arg-type]
+        self.rssm = RSSM(sizes, signals.action_dim, tokens)
+        self.image_decoders = nn.ModuleDict({n: ImageDecoder(s, sizes) for n, s in images.items()})
+        self.vector_decoders = nn.ModuleDict({n: VectorDecoder(v, sizes) for n, v in vectors.items()})
+        self.reward_head = TwoHotHead(sizes.features, sizes.units, 1)
+        self.continue_head = ContinueHead(sizes)
+        self.target_heads = nn.ModuleDict({n: TargetHead(v, sizes) for n, v in signals.targets})
+
+    # One tick ---------------------------------------------------------------------------------------------
+
+    def initial_state(self, rows: int) -> State:
+        """Zeros: State of [rows, D] and [rows, S, K]."""
+        return self.rssm.initial(rows)
+
+    def encode(self, name: str, raw: Tensor) -> Tensor:
+        """Raw observation of one modality -> tokens [..., E_m].
+
+        Images: uint8 [..., H, W, C]; vectors: float [..., d] in the contract's units. WorldModelError if unknown.
+        """
+        if name not in self.encoders:
+            raise WorldModelError(f"no modality {name!r}, expected one of {list(self.encoders)}")
+        result: Tensor = self.encoders[name](raw)
+        return result
+
+    def obs_step(
+        self,
+        state: State,
+        action: Tensor,
+        tokens: Mapping[str, Tensor],
+        presence: Mapping[str, Tensor],
+        is_first: Tensor,
+        uniform: Tensor,
+    ) -> tuple[State, Tensor, Tensor]:
+        """Predict and correct: action [B, A], is_first [B], uniform [B, S] -> state, prior, posterior [B, S, K]."""
+        deter, prior = self.rssm.predict(state.deter, state.stoch, action, is_first)
+        posterior = self.rssm.correct(deter, prior, tokens, presence)
+        stoch = straight_through(sample_categorical(posterior, uniform), posterior)
+        return State(deter, stoch), prior, posterior
+
+    def imagine_step(self, state: State, action: Tensor, uniform: Tensor) -> tuple[State, Tensor]:
+        """Predict only: action [B, A], uniform [B, S] -> state (sampled from the prior), prior [B, S, K]."""
+        never = torch.zeros(action.shape[0], dtype=torch.bool, device=action.device)
+        deter, prior = self.rssm.predict(state.deter, state.stoch, action, never)
+        return State(deter, straight_through(sample_categorical(prior, uniform), prior)), prior
+
+    # Sequences --------------------------------------------------------------------------------------------
+
+    def tokens(self, observations: Mapping[str, Tensor], presence: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Encode {m: [B, T, ...]}; what an absent observation held never reaches arithmetic."""
+        return {
+            name: self.encode(name, absent_filled(observations[name], presence[name]))
+            for name in self.signals.modalities
+        }
+
+    def observe(
+        self,
+        tokens: Mapping[str, Tensor],
+        presence: Mapping[str, Tensor],
+        action: Tensor,
+        is_first: Tensor,
+        uniform: Tensor,
+        state: State | None = None,
+    ) -> Beliefs:
+        """Filter a sequence.
+
+        tokens {m: [B, T, E_m]}, presence {m: [B, T] bool}, action [B, T, A] applied *before* each tick,
+        is_first [B, T] bool, uniform [B, T, S] in [0, 1), state before tick 0 (zeros if None).
+        """
+        rows, ticks = is_first.shape
+        assert action.shape == (rows, ticks, self.signals.action_dim), action.shape
+        assert uniform.shape == (rows, ticks, self.sizes.stoch), uniform.shape
+        rssm = self.rssm
+        deter, stoch = self.initial_state(rows) if state is None else state
+        first = is_first.bool()
+        # All that does not depend on the state is one product over the whole sequence.
+        action = torch.where(first.unsqueeze(-1), action.new_zeros(()), action)
+        embedded = rssm.embed_action(action).unbind(1)
+        evidence = rssm.evidence(tokens, presence).unbind(1)
+        something = rssm.anything(presence)
+        # Two transfers for the whole sequence instead of a branch on the device at every tick.
+        resets, blanks = first.any(0).tolist(), (~something).any(0).tolist()
+        draws = uniform.unbind(1)
+        deters, stochs, posteriors = [], [], []
+        for t in range(ticks):
+            if resets[t]:
+                deter, stoch, _ = rssm.reset(deter, stoch, deter, first[:, t])
+            deter = rssm.core(deter, stoch, embedded[t])
+            probs = rssm.posterior(deter, evidence[t])
+            if blanks[t]:
+                probs = torch.where(something[:, t, None, None], probs, rssm.prior(deter))
+            stoch = straight_through(sample_categorical(probs.detach(), draws[t]), probs)
+            deters.append(deter)
+            stochs.append(stoch)
+            posteriors.append(probs)
+        all_deter = torch.stack(deters, 1)
+        prior, posterior = rssm.prior(all_deter), torch.stack(posteriors, 1)
+        # The batched prior may differ from the looped one in the last bit; where nothing was seen it *is* the prior.
+        posterior = torch.where(something[..., None, None], posterior, prior)
+        return Beliefs(all_deter, torch.stack(stochs, 1), prior, posterior)
+
+    def imagine(self, state: State, actions: Tensor, uniform: Tensor) -> State:
+        """Open loop: actions [B, H, A], uniform [B, H, S] -> State of [B, H, D] and [B, H, S, K]."""
+        states = []
+        for t in range(actions.shape[1]):
+            state, _ = self.imagine_step(state, actions[:, t], uniform[:, t])
+            states.append(state)
+        return State(torch.stack([s.deter for s in states], 1), torch.stack([s.stoch for s in states], 1))
+
+    # Heads ------------------------------------------------------------------------------------------------
+
+    def targets(self, features: Tensor) -> dict[str, tuple[Tensor, Tensor]]:
+        """[..., F] -> {name: (mean [..., d], std [..., d])} in the contract's units."""
+        return {name: head(features) for name, head in self.target_heads.items()}
+
+    def reward(self, features: Tensor) -> Tensor:
+        """[..., F] -> expected reward [...] of the tick that led here."""
+        return self.reward_head.mean(self.reward_head(features))
+
+    def continue_(self, features: Tensor) -> Tensor:
+        """[..., F] -> probability [...] that the episode goes on, discount included."""
+        return torch.sigmoid(self.continue_head(features))
+
+    def decode(self, features: Tensor) -> dict[str, Tensor]:
+        """[..., F] -> {image: [..., H, W, C] in 0..1}; `decode_vectors` has the vectors."""
+        return {name: decoder(features) for name, decoder in self.image_decoders.items()}
+
+    def decode_vectors(self, features: Tensor) -> dict[str, Tensor]:
+        """[..., F] -> {vector: [..., d]} in the contract's units."""
+        return {name: symexp(decoder(features)) for name, decoder in self.vector_decoders.items()}

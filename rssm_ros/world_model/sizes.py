@@ -1,0 +1,136 @@
+"""Sizes of a world model and the named presets."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields, replace
+from typing import Any
+
+from rssm_ros.contract import Contract
+from rssm_ros.world_model.errors import WorldModelError
+
+CONVOLUTIONS = ("strided", "exact")
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """Numbers that shape the network. Names follow DreamerV3; see `presets` for the published combinations."""
+
+    deter: int  # deterministic recurrent state
+    hidden: int  # width of the layers inside the RSSM
+    stoch: int  # groups of the categorical latent
+    classes: int  # classes per group
+    blocks: int  # blocks of the block-diagonal GRU
+    depth: int  # convolution channels before `multipliers`
+    units: int  # width of the vector encoders and of every head
+    conv: str = "strided"  # "strided", or "exact": DreamerV3's stride 1 + max-pool, nearest x2 + convolution
+    multipliers: tuple[int, ...] = (2, 3, 4, 4)
+    kernel: int = 5
+    encoder_layers: int = 3
+    behavior_layers: int = 3
+    target_layers: int = 2
+    unimix: float = 0.01
+
+    def __post_init__(self) -> None:
+        """Refuse combinations that no tensor could have."""
+        if self.conv not in CONVOLUTIONS:
+            raise WorldModelError(f"sizes: conv is {self.conv!r}, expected one of {CONVOLUTIONS}")
+        for name in ("deter", "hidden", "stoch", "classes", "blocks", "depth", "units"):
+            if getattr(self, name) < 1:
+                raise WorldModelError(f"sizes: {name} is {getattr(self, name)}, expected at least 1")
+        if self.deter % self.blocks:
+            raise WorldModelError(f"sizes: deter {self.deter} is no multiple of blocks {self.blocks}")
+        if not 0.0 <= self.unimix < 1.0:
+            raise WorldModelError(f"sizes: unimix is {self.unimix}, expected 0 <= unimix < 1")
+
+    @property
+    def stoch_flat(self) -> int:
+        """Length of the flattened one-hot latent."""
+        return self.stoch * self.classes
+
+    @property
+    def features(self) -> int:
+        """Length of concat[deter, stoch], what every head reads."""
+        return self.deter + self.stoch_flat
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data for JSON."""
+        return asdict(self)
+
+    @staticmethod
+    def from_dict(data: Mapping[str, Any]) -> Sizes:
+        """Inverse of `to_dict`; an unknown key is a WorldModelError."""
+        known = {field.name for field in fields(Sizes)}
+        unknown = sorted(set(data) - known)
+        if unknown:
+            raise WorldModelError(f"sizes: unknown keys {unknown}, expected {sorted(known)}")
+        values = dict(data)
+        if "multipliers" in values:
+            values["multipliers"] = tuple(int(m) for m in values["multipliers"])
+        return Sizes(**values)
+
+
+def _published(deter: int, hidden: int, classes: int, depth: int) -> Sizes:
+    return Sizes(deter, hidden, 32, classes, 8, depth, hidden, conv="exact")
+
+
+PRESETS: dict[str, Sizes] = {
+    "size1m": _published(512, 64, 4, 4),
+    "size12m": _published(2048, 256, 16, 16),
+    "size25m": _published(3072, 384, 24, 24),
+    "size50m": _published(4096, 512, 32, 32),
+    "size100m": _published(6144, 768, 48, 48),
+    "size200m": _published(8192, 1024, 64, 64),
+    "size400m": _published(12288, 1536, 96, 96),
+    "debug": Sizes(32, 16, 4, 4, 4, 2, 16, conv="strided"),
+    # Ships with the package: all exported float32 weights <= 16 MB and two CPU cores train it in two hours.
+    "manipulator": Sizes(512, 192, 32, 16, 8, 8, 192, conv="strided"),
+}
+
+
+def preset(name: str, *, conv: str | None = None) -> Sizes:
+    """The sizes called `name`, optionally with the other kind of convolution; WorldModelError if unknown."""
+    if name not in PRESETS:
+        raise WorldModelError(f"preset {name!r} is unknown, expected one of {', '.join(PRESETS)}")
+    sizes = PRESETS[name]
+    return sizes if conv is None else replace(sizes, conv=conv)
+
+
+@dataclass(frozen=True)
+class Signals:
+    """What goes in and out of a model: names and shapes only, vectors before images as in DreamerV3."""
+
+    vectors: tuple[tuple[str, int], ...]  # (name, length)
+    images: tuple[tuple[str, tuple[int, int, int]], ...]  # (name, (height, width, channels))
+    action_dim: int
+    targets: tuple[tuple[str, int], ...]  # (name, length)
+
+    @property
+    def modalities(self) -> tuple[str, ...]:
+        """All observation names in the order the posterior concatenates their tokens."""
+        return tuple(name for name, _ in self.vectors) + tuple(name for name, _ in self.images)
+
+    @staticmethod
+    def from_contract(contract: Contract) -> Signals:
+        """Read names and shapes off a contract."""
+        images = [spec for spec in contract.observations if spec.kind == "image"]
+        return Signals(
+            vectors=tuple((spec.name, spec.dim) for spec in contract.observations if spec.kind != "image"),
+            images=tuple((spec.name, (spec.shape[0], spec.shape[1], spec.shape[2])) for spec in images),
+            action_dim=contract.action_dim,
+            targets=tuple((spec.name, spec.dim) for spec in contract.targets),
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data for JSON."""
+        return asdict(self)
+
+    @staticmethod
+    def from_dict(data: Mapping[str, Any]) -> Signals:
+        """Inverse of `to_dict`."""
+        return Signals(
+            vectors=tuple((str(name), int(size)) for name, size in data["vectors"]),
+            images=tuple((str(n), (int(s[0]), int(s[1]), int(s[2]))) for n, s in data["images"]),
+            action_dim=int(data["action_dim"]),
+            targets=tuple((str(name), int(size)) for name, size in data["targets"]),
+        )
