@@ -25,7 +25,8 @@ def test_every_finding_that_failed_says_what_to_do(monkeypatch: pytest.MonkeyPat
 def test_json_and_exit_code_follow_the_purpose(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    findings = [doctor.Finding("a", True, "1", doctor.ROBOT), doctor.Finding("b", False, "2", doctor.SIM, "do")]
+    bad = doctor.Finding("b", False, "2", doctor.SIM, "do")
+    findings = [doctor.Finding("a", True, "1", doctor.ROBOT), bad]
     monkeypatch.setattr(doctor, "examine", lambda: findings)
     assert main.main(["doctor", "--json", "--for", "sim"]) == 1
     report = json.loads(capsys.readouterr().out)
