@@ -1,0 +1,63 @@
+"""Figures with intervals: everything is resampled by seed, and paired where two things shared the seeds."""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+Vector = npt.NDArray[np.float64]
+DRAWS = 2000
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A value with its 95 % bootstrap interval."""
+
+    value: float
+    low: float
+    high: float
+
+    def to_dict(self) -> dict[str, Any]:
+        """{"value", "ci95"}; what is not finite becomes None, since JSON knows no NaN."""
+        plain = [number if math.isfinite(number) else None for number in (self.value, self.low, self.high)]
+        return {"value": plain[0], "ci95": plain[1:]}
+
+
+def estimate(
+    statistic: Callable[..., Vector], *per_seed: npt.ArrayLike, draws: int = DRAWS, seed: int = 0
+) -> Estimate:
+    """`statistic(*arrays)` with a percentile interval from resampling seeds, the same seeds in every array.
+
+    per_seed: arrays [S], one number per seed. statistic: arrays [..., S] -> [...]. Deterministic in `seed`.
+    """
+    arrays = [np.asarray(array, np.float64) for array in per_seed]
+    count = len(arrays[0])
+    if count == 0 or any(array.shape != (count,) for array in arrays):
+        raise ValueError(f"expected arrays of one number per seed, got {[array.shape for array in arrays]}")
+    chosen = np.random.default_rng(seed).integers(count, size=(draws, count))  # [draws, S]
+    with np.errstate(divide="ignore", invalid="ignore"):
+        value = float(statistic(*arrays))
+        resampled = np.asarray(statistic(*(array[chosen] for array in arrays)), np.float64)
+    resampled = resampled[np.isfinite(resampled)]
+    if resampled.size == 0:
+        return Estimate(value, math.nan, math.nan)
+    low, high = np.percentile(resampled, [2.5, 97.5])
+    return Estimate(value, float(low), float(high))
+
+
+def ratio(numerator: Vector, denominator: Vector) -> Vector:
+    """Sum over sum, [..., S] -> [...]: a rate in which a seed weighs by how much happened in it."""
+    return np.asarray(numerator.sum(-1) / denominator.sum(-1))
+
+
+def root_ratio(numerator: Vector, denominator: Vector) -> Vector:
+    """Root of sum over sum: of squared errors and counts the RMSE, of two squared errors their ratio."""
+    return np.sqrt(ratio(numerator, denominator))
+
+
+def mean(values: Vector) -> Vector:
+    """The mean over seeds."""
+    return np.asarray(values.mean(-1))
