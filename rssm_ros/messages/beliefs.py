@@ -33,8 +33,8 @@ def belief_dtype(
     """The record of one particle.
 
     deter: D numbers; stoch: S class indices (exact in float32); per target d `mean_NAME` and `std_NAME`; per
-    modality, in the contract's order, `age` (ticks since it was seen, -1 before) and `modalities` (1 where seen
-    at this tick); the scalars are those of the tick, the same in every particle, except reward and continue.
+    modality, in the contract's order, `age` (ticks since it was seen, -1 before) and `modalities` (1 where
+    seen at this tick); the scalars are the tick's, the same in every particle, except reward and continue.
     """
     fields: list[Any] = [(axis, "<f4") for axis in "xyz"]
     fields += [("deter", "<f4", (deter,)), ("stoch", "<f4", (stoch,))]

@@ -16,8 +16,8 @@ Vector = npt.NDArray[np.float64]
 def fill_command(message: Any, values: npt.ArrayLike, fields: Sequence[str], names: Sequence[str]) -> None:
     """Writes an action's SI values [A_i] into its message in place.
 
-    With fields: by dotted path (TwistStamped, Twist). With names: a JointState, or any message whose `data` is
-    an array in the contract's joint order (Float64MultiArray).
+    With fields: by dotted path (TwistStamped, Twist). With names: a JointState, or any message whose `data`
+    is an array in the contract's joint order (Float64MultiArray).
     """
     numbers = np.asarray(values, np.float64)
     if fields:

@@ -2,7 +2,7 @@
 
 
 class MessageError(ValueError):
-    """A message that cannot be read as the contract says; the text names the field, what came, what is needed.
+    """A message that cannot be read as the contract says; the text names the field, what came, what should.
 
     cause: one word for counters and for saying a thing once: `encoding`, `shape`, `field`, `joint`.
     """

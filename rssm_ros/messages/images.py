@@ -21,7 +21,7 @@ _LUMA = np.array([0.299, 0.587, 0.114])  # ITU-R BT.601
 
 
 def read_image(message: Any, channels: int) -> Pixels:
-    """The picture as RGB (channels 3) or grey (channels 1), uint8 [H, W, channels], any encoding and row step.
+    """The picture as RGB (channels 3) or grey (channels 1), uint8 [H, W, channels]; any row step.
 
     Raises MessageError: `encoding` for one that is not known, `shape` for a message shorter than it says.
     """

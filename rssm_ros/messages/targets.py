@@ -35,7 +35,7 @@ def fill_pose_with_covariance(
 
 
 def fill_pose_array(message: Any, pose_type: Any, fields: tuple[str, ...], means: npt.ArrayLike) -> None:
-    """Writes one pose per particle, means [N, d], into a PoseArray in place; pose_type makes an empty Pose."""
+    """Writes one pose per particle, means [N, d], into a PoseArray; pose_type makes an empty Pose."""
     rows = np.asarray(means, np.float64)
     assert rows.ndim == 2 and rows.shape[1] == len(fields), rows.shape
     poses = []

@@ -1,0 +1,116 @@
+"""Small binary traces of a run: one fixed record per tick, appended as it happens.
+
+A trace survives the process that writes it: each record is one unbuffered write, so a node killed with
+SIGKILL leaves everything up to its last tick. The first line is the record's description (JSON), the rest
+raw records.
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+Records = npt.NDArray[np.void]
+
+
+class TraceError(ValueError):
+    """A trace file that is missing or is not one; the message names it."""
+
+
+class TraceWriter:
+    """Appends records of one dtype to a new file."""
+
+    def __init__(self, path: Path, dtype: np.dtype[np.void]) -> None:
+        self.dtype = dtype
+        self._file = path.open("wb", buffering=0)
+        self._file.write(json.dumps(dtype.descr).encode() + b"\n")
+
+    def write(self, **values: Any) -> None:
+        """One record by field name; fields not given are zero."""
+        record = np.zeros((), self.dtype)
+        for name, value in values.items():
+            record[name] = value
+        self._file.write(record.tobytes())
+
+    def close(self) -> None:
+        """Closes the file."""
+        self._file.close()
+
+
+def read_trace(path: Path) -> Records:
+    """All whole records of a trace, [ticks]. Raises TraceError."""
+    try:
+        head, _, body = path.read_bytes().partition(b"\n")
+        dtype = np.dtype(
+            [(item[0], item[1], *(tuple(shape) for shape in item[2:])) for item in json.loads(head)]
+        )
+    except (OSError, ValueError, TypeError) as error:
+        raise TraceError(f"{path} is not a trace of a run: {error}") from error
+    return np.frombuffer(body, dtype, len(body) // dtype.itemsize)
+
+
+def simulation_dtype(state: int, channels: int, vectors: dict[str, int]) -> np.dtype[np.void]:
+    """The sim node's record: what was true, measured and applied at one tick.
+
+    state: length of `ManipulatorEnv.state()`; channels: A; vectors: the vector observations and their
+    lengths.
+    """
+    fields: list[Any] = [
+        ("tick", "<i8"),
+        ("stamp_ns", "<i8"),  # t_k
+        ("monotonic_ns", "<i8"),  # CLOCK_MONOTONIC when the picture was published
+        ("state", "<f8", (state,)),
+        ("base", "<f8", (3,)),  # true x, y, heading in the world
+        ("speed", "<f4", (2,)),  # true forward and turning speed
+        ("package", "<f4", (2,)),  # in base_link; NaN: none
+        ("serial", "<i4"),  # counts packages
+        ("visibility", "<f4"),
+        ("applied", "<f4", (channels,)),  # SI, over [k-1, k)
+        ("reward", "<f4"),
+        ("score", "<i4", (4,)),  # packages, sorted, wrong, missed
+        ("reset", "<i1"),  # a new episode begins at this tick
+        ("braked", "<i1"),  # the robot's own timeout stops it
+    ]
+    fields += [(name, "<f4", (size,)) for name, size in vectors.items()]
+    return np.dtype(fields)
+
+
+def gate_dtype(channels: int) -> np.dtype[np.void]:
+    """The gate node's record: one published command."""
+    return np.dtype(
+        [
+            ("stamp_ns", "<i8"),  # of the belief it answers; 0 when the watchdog spoke
+            ("applied_ns", "<i8"),  # the stamp it was published with
+            ("monotonic_ns", "<i8"),
+            ("applied", "<f4", (channels,)),  # SI
+            ("mode", "<i1"),  # index into online.gate.MODES
+        ]
+    )
+
+
+def belief_dtype(size: int) -> np.dtype[np.void]:
+    """The filter node's record: one published belief of a target of `size` numbers."""
+    return np.dtype(
+        [
+            ("stamp_ns", "<i8"),
+            ("monotonic_ns", "<i8"),
+            ("mean", "<f4", (size,)),
+            ("covariance", "<f4", (size, size)),
+            ("surprise", "<f4"),
+            ("lost", "<i1"),
+        ]
+    )
+
+
+def plan_dtype(horizon: int, size: int) -> np.dtype[np.void]:
+    """The planner node's record: one plan and the target's imagined path (NaN where there is none)."""
+    return np.dtype(
+        [
+            ("stamp_ns", "<i8"),  # of the belief it answers
+            ("monotonic_ns", "<i8"),
+            ("path", "<f4", (horizon, size)),
+            ("value", "<f4"),
+        ]
+    )

@@ -1,0 +1,224 @@
+"""filter_node: the belief. ROS around online.Filter: messages in, beliefs out, everything else counted."""
+
+import time
+from collections import deque
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
+from geometry_msgs.msg import Pose, PoseArray, PoseWithCovarianceStamped
+from sensor_msgs.msg import Image, JointState, PointCloud2, PointField
+from std_srvs.srv import Trigger
+
+from rssm_ros import messages
+from rssm_ros.evaluation.trace import TraceWriter, belief_dtype
+from rssm_ros.nodes.beliefs import records_of
+from rssm_ros.nodes.interfaces import COMMANDS, message_type, sensing
+from rssm_ros.nodes.managed import ManagedNode, Parameter, run
+from rssm_ros.nodes.model import load_model
+from rssm_ros.online.belief import Belief
+from rssm_ros.online.filter import Filter
+from rssm_ros.online.steps import State
+
+REPORT = 1.0  # s between diagnostics
+
+
+class FilterNode(ManagedNode):
+    """Advances the filter on ROS time and publishes each tick's belief once."""
+
+    parameters = (
+        Parameter("bundle", "", "folder of the exported model"),
+        Parameter("particles", 8, "equally weighted noise streams", 1, 1024),
+        Parameter("seed", 0, "of the filter's noise", 0, 2**31 - 1),
+        Parameter("threads", 1, "of the inference runtime", 1, 64),
+        Parameter("best_effort", False, "listen to observations as best effort"),
+        Parameter("state_file", "filter_state.bin", "where ~/save_state and ~/load_state keep the belief"),
+    )
+
+    def __init__(self) -> None:
+        super().__init__("filter_node")
+        self._inbox: deque[tuple[str, Any]] = deque(maxlen=512)
+        self._told: set[str] = set()
+        self._refused: dict[str, int] = {}
+        self._reported = 0.0
+
+    def set_up(self) -> None:
+        """Bundle (proven on this machine), filter, topics, services."""
+        self.session, self.contract = load_model(self)
+        self.filter = Filter(self.session, self.contract, self.value("particles"), self.value("seed"))
+        self._specs = {spec.name: spec for spec in self.contract.observations}
+        publisher = self.create_lifecycle_publisher
+        self._belief = publisher(PointCloud2, "~/belief", COMMANDS)
+        self._ahead = publisher(PointCloud2, "~/belief_ahead", COMMANDS)
+        self._poses = {
+            target.name: (
+                publisher(PoseWithCovarianceStamped, f"~/{target.name}", COMMANDS),
+                publisher(PoseArray, f"~/{target.name}/particles", COMMANDS),
+            )
+            for target in self.contract.targets
+        }
+        self._reconstruction = publisher(Image, "~/reconstruction", COMMANDS)
+        self._diagnostics = publisher(DiagnosticArray, "/diagnostics", COMMANDS)
+        self._listen()
+        self.create_service(Trigger, "~/reset", self._on_reset)
+        self.create_service(Trigger, "~/save_state", self._on_save)
+        self.create_service(Trigger, "~/load_state", self._on_load)
+        folder, first = self.value("trace"), self.contract.targets[:1]
+        self._trace = (
+            TraceWriter(Path(folder) / "filter.trace", belief_dtype(first[0].dim))
+            if folder and first
+            else None
+        )
+
+    def _listen(self) -> None:
+        def keep(kind: str) -> Any:
+            return lambda message: self._inbox.append((kind, message))
+
+        # The trigger last: with everything ready at once, it is also taken last.
+        for spec in sorted(self.contract.observations, key=lambda item: item.trigger):
+            self.subscribe(
+                message_type(spec.type), spec.topic, keep(spec.name), sensing(self.value("best_effort"))
+            )
+        self.subscribe(JointState, "gate_node/applied", keep("/applied"), COMMANDS)
+        if self.contract.episode is not None:
+            kind = message_type(self.contract.episode.type)
+            self.subscribe(kind, self.contract.episode.topic, keep("/episode"), COMMANDS)
+
+    def start(self) -> None:
+        """From now on; what waited before activation is old."""
+        self._inbox.clear()
+
+    def idle(self) -> float:
+        """Often enough to notice that a tick has waited long enough."""
+        return 0.25 * self.contract.dt
+
+    def work(self) -> None:
+        """Messages into the filter, beliefs out of it."""
+        while self._inbox:
+            kind, message = self._inbox.popleft()
+            try:
+                self._take(kind, message)
+            except messages.MessageError as error:
+                self._refuse(kind, error)
+        for belief in self.filter.advance(self.get_clock().now().nanoseconds):
+            self._publish(belief)
+        if time.monotonic() - self._reported > REPORT:
+            self._reported = time.monotonic()
+            self._diagnostics.publish(self._report())
+
+    def _take(self, kind: str, message: Any) -> None:
+        if kind == "/applied":
+            values = messages.read_joints(message, self.contract.channels, ("position",))
+            self.filter.applied(messages.stamp_ns(message.header.stamp), values)
+        elif kind == "/episode":
+            if message.frame_id == "reset" and self.filter.now_ns is not None:
+                self.filter.reset()
+        else:
+            stamp = messages.stamp_ns(message.header.stamp)
+            self.filter.observe(kind, stamp, messages.read_observation(message, self._specs[kind]))
+
+    def _refuse(self, kind: str, error: messages.MessageError) -> None:
+        """Counted every time, said once."""
+        key = f"{kind}/{error.cause}"
+        self._refused[key] = self._refused.get(key, 0) + 1
+        if str(error) not in self._told:
+            self._told.add(str(error))
+            self.get_logger().error(f"{kind.lstrip('/')}: {error}")
+
+    # -- out ----------------------------------------------------------------------------------------------
+
+    def _publish(self, belief: Belief) -> None:
+        seen = [name for name, present in belief.presence.items() if present]
+        threshold = self.session.bundle.surprise_threshold(seen)
+        # The belief ahead first: a robot waits for it.
+        self._ahead.publish(self._cloud(self.filter.ahead(belief)))
+        self._belief.publish(self._cloud(belief, threshold))
+        for target in self.contract.targets:
+            self._publish_target(target, belief)
+        if self._reconstruction.get_subscription_count():
+            self._publish_reconstruction(belief)
+        if self._trace is not None:
+            decoded = belief.targets[self.contract.targets[0].name]
+            self._trace.write(
+                stamp_ns=belief.stamp_ns,
+                monotonic_ns=time.monotonic_ns(),
+                mean=decoded.point(),
+                covariance=decoded.covariance(),
+                surprise=belief.surprise,
+                lost=belief.lost,
+            )
+
+    def _cloud(self, belief: Belief, threshold: float = float("nan")) -> PointCloud2:
+        cloud = PointCloud2()
+        self._head(cloud.header, belief)
+        messages.fill_belief(cloud, PointField, records_of(belief, self.contract, threshold))
+        return cloud
+
+    def _publish_target(self, target: Any, belief: Belief) -> None:
+        decoded, (gaussian, particles) = belief.targets[target.name], self._poses[target.name]
+        pose = PoseWithCovarianceStamped()
+        self._head(pose.header, belief)
+        messages.fill_pose_with_covariance(pose, target.fields, decoded.point(), decoded.covariance())
+        gaussian.publish(pose)
+        if particles.get_subscription_count():
+            poses = PoseArray()
+            self._head(poses.header, belief)
+            messages.fill_pose_array(poses, Pose, target.fields, decoded.mean)
+            particles.publish(poses)
+
+    def _publish_reconstruction(self, belief: Belief) -> None:
+        """What the model thinks the camera sees: the first image of the contract, averaged over particles."""
+        for picture in self.session.decode(State(belief.deter, belief.stoch)).values():
+            image = Image()
+            self._head(image.header, belief)
+            pixels = np.clip(np.round(picture.mean(axis=0) * 255), 0, 255).astype(np.uint8)
+            messages.fill_image(image, pixels, "rgb8" if pixels.shape[2] == 3 else "mono8")
+            self._reconstruction.publish(image)
+            break
+
+    def _head(self, header: Any, belief: Belief) -> None:
+        messages.set_stamp(header.stamp, belief.stamp_ns)
+        header.frame_id = self.contract.frame
+
+    def _report(self) -> DiagnosticArray:
+        counts = {**self.filter.counters, **self._refused}
+        status = DiagnosticStatus(name="filter_node: belief", hardware_id=self.session.fingerprint[:12])
+        bad = sum(self._refused.values())
+        status.level = DiagnosticStatus.WARN if bad else DiagnosticStatus.OK
+        status.message = f"{bad} messages refused" if bad else "ok"
+        status.values = [KeyValue(key=str(key), value=str(value)) for key, value in sorted(counts.items())]
+        report = DiagnosticArray(status=[status])
+        report.header.stamp = self.get_clock().now().to_msg()
+        return report
+
+    # -- services -----------------------------------------------------------------------------------------
+
+    def _on_reset(self, _: Any, response: Any) -> Any:
+        self.filter.reset()
+        response.success, response.message = True, "the belief starts anew"
+        return response
+
+    def _on_save(self, _: Any, response: Any) -> Any:
+        return self._file(response, lambda path: path.write_bytes(self.filter.save_state()))
+
+    def _on_load(self, _: Any, response: Any) -> Any:
+        return self._file(response, lambda path: self.filter.load_state(path.read_bytes()))
+
+    def _file(self, response: Any, action: Any) -> Any:
+        path = Path(self.value("state_file")).absolute()
+        try:
+            action(path)
+            response.success, response.message = True, str(path)
+        except (OSError, ValueError) as error:
+            response.success, response.message = False, str(error)
+        return response
+
+
+def main() -> int:
+    """Entry point."""
+    return run(FilterNode)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

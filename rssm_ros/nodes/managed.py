@@ -1,0 +1,199 @@
+"""What every node here shares: a managed life, described parameters, one loop, a last word on SIGTERM.
+
+The loop spins one callback at a time and then lets the node work: callbacks only store, so parameter
+services and fresh messages are never starved by inference (and nothing needs a lock). Signals only ask the
+loop to end: rclpy's own handlers would take the publishers away before the safe action is sent.
+"""
+
+import signal
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import rclpy
+from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor
+from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
+from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
+from rclpy.signals import SignalHandlerOptions
+
+IDLE = 0.1  # s between looks at the signals when nothing happens
+DRAIN = 16  # callbacks at most before the node works, so that one tick's messages are taken together
+USAGE = 2  # exit code: this node cannot be configured here
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """A parameter with everything `ros2 param describe` shows. A low/high pair bounds it."""
+
+    name: str
+    default: bool | int | float | str
+    description: str
+    low: float | None = None
+    high: float | None = None
+    choices: tuple[str, ...] = ()
+
+    def descriptor(self) -> ParameterDescriptor:
+        """The ROS form of it; parameters are read when the node is configured, so they are read-only
+        after.
+        """
+        made = ParameterDescriptor(description=self.description, read_only=False)
+        if self.choices:
+            made.additional_constraints = f"one of: {', '.join(self.choices)}"
+        if self.low is not None and self.high is not None:
+            if isinstance(self.default, int):
+                made.integer_range = [IntegerRange(from_value=int(self.low), to_value=int(self.high), step=0)]
+            else:
+                bounds = FloatingPointRange(from_value=float(self.low), to_value=float(self.high), step=0.0)
+                made.floating_point_range = [bounds]
+        return made
+
+
+COMMON = (
+    Parameter("autostart", False, "configure and activate by itself, for use without a lifecycle manager"),
+    Parameter("contract", "manipulator", "a shipped contract's name or the path of a contract YAML file"),
+    Parameter("trace", "", "folder for this node's binary trace of the run; empty: none"),
+)
+
+
+class ManagedNode(LifecycleNode):
+    """A lifecycle node. Subclasses override set_up, start, stop, work, finish and idle."""
+
+    parameters: tuple[Parameter, ...] = ()
+
+    def __init__(self, name: str) -> None:
+        super().__init__(name)
+        self.running = False  # active, in lifecycle terms
+        self.received = 0  # messages stored by callbacks so far
+        self.failure = ""  # why the last transition failed
+        for item in COMMON + self.parameters:
+            self.declare_parameter(item.name, item.default, item.descriptor())
+
+    def value(self, name: str) -> Any:
+        """A parameter's value; refuses one that is not among its choices."""
+        from rssm_ros.nodes.errors import NodeError
+
+        value = self.get_parameter(name).value
+        choices = next((p.choices for p in COMMON + self.parameters if p.name == name), ())
+        if choices and value not in choices:
+            raise NodeError(f"parameter {name!r} is {value!r}; expected one of {', '.join(choices)}")
+        return value
+
+    def subscribe(
+        self, kind: Any, topic: str, callback: Callable[[Any], None], qos: Any, raw: bool = False
+    ) -> Any:
+        """A subscription whose callback stores and is counted."""
+
+        def store(message: Any) -> None:
+            self.received += 1
+            callback(message)
+
+        return self.create_subscription(kind, topic, store, qos, raw=raw)
+
+    def set_up(self) -> None:
+        """Load, create publishers and subscriptions. Raise an error of the layers to refuse."""
+
+    def start(self) -> None:
+        """Begin to work."""
+
+    def stop(self) -> None:
+        """Cease to work; the last thing sent must be safe."""
+
+    def work(self) -> None:
+        """Called after callbacks have stored, and at least every `idle()` seconds, while active."""
+
+    def idle(self) -> float:
+        """Seconds the loop may wait for messages before `work` is called."""
+        return IDLE
+
+    def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Runs set_up; a refusal is one line in the log and a failed transition."""
+        if not self._guarded(self.set_up):
+            return TransitionCallbackReturn.FAILURE
+        return super().on_configure(state)
+
+    def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Publishers first, so that start may publish."""
+        result = super().on_activate(state)
+        if result != TransitionCallbackReturn.SUCCESS or not self._guarded(self.start):
+            return TransitionCallbackReturn.FAILURE
+        self.running = True
+        return result
+
+    def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """stop may still publish."""
+        self.halt()
+        return super().on_deactivate(state)
+
+    def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """As deactivation."""
+        self.halt()
+        return super().on_shutdown(state)
+
+    def halt(self) -> None:
+        """Calls stop once after each start."""
+        if self.running:
+            self.running = False
+            self.stop()
+
+    def _guarded(self, action: Callable[[], None]) -> bool:
+        try:
+            action()
+        except Exception as error:
+            if not _is_refusal(error):
+                self.get_logger().fatal(f"{type(error).__name__}: {error}")
+                raise
+            self.failure = " ".join(str(error).split())
+            self.get_logger().error(self.failure)
+            return False
+        return True
+
+
+def _is_refusal(error: Exception) -> bool:
+    """An error of this package's layers, or of what is not installed: told in one line."""
+    ours = type(error).__module__.split(".")[0] == "rssm_ros"
+    return ours or isinstance(error, FileNotFoundError | ModuleNotFoundError)
+
+
+def run(make: Callable[[], ManagedNode], arguments: Sequence[str] | None = None) -> int:
+    """Runs a node until SIGINT, SIGTERM or shutdown; returns the exit code (2 when autostart is refused)."""
+    asked: list[int] = []
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda received, _: asked.append(received))
+    words = list(sys.argv if arguments is None else arguments)
+    rclpy.init(args=words, signal_handler_options=SignalHandlerOptions.NO)
+    node = make()
+    executor = SingleThreadedExecutor()
+    executor.add_node(node)
+    try:
+        if node.value("autostart") and not _autostart(node):
+            return USAGE
+        while rclpy.ok() and not asked:
+            _turn(node, executor)
+    except ExternalShutdownException:
+        pass
+    finally:
+        node.halt()
+        executor.shutdown()
+        node.destroy_node()
+        rclpy.try_shutdown()
+    return 0
+
+
+def _turn(node: ManagedNode, executor: SingleThreadedExecutor) -> None:
+    before = node.received
+    executor.spin_once(timeout_sec=node.idle() if node.running else IDLE)
+    for _ in range(DRAIN):
+        if node.received == before:
+            break
+        before = node.received
+        executor.spin_once(timeout_sec=0.0)
+    if node.running:
+        node.work()
+
+
+def _autostart(node: ManagedNode) -> bool:
+    return all(
+        transition() == TransitionCallbackReturn.SUCCESS
+        for transition in (node.trigger_configure, node.trigger_activate)
+    )
