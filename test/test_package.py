@@ -74,7 +74,8 @@ def test_the_installed_command_finds_the_installed_files(prefix: Path, tmp_path:
     site = next(prefix.glob("lib/python*/site-packages"))
     environment = {**os.environ, "PYTHONPATH": str(site), "AMENT_PREFIX_PATH": str(prefix)}
     del environment["RSSM_ROS_SHARE"]
-    code = "from rssm_ros import contract, paths; contract.find_contract('manipulator'); print(paths.share_path())"
+    code = "from rssm_ros import contract, paths; contract.find_contract('manipulator'); "
+    code += "print(paths.share_path())"
     result = run([sys.executable, "-c", code], cwd=tmp_path, env=environment)
     assert result.returncode == 0, result.stderr
     assert result.stdout.strip() == str(prefix / "share" / "rssm_ros")
