@@ -1,4 +1,5 @@
-"""The gate: the last check on every command before the robot. A state machine in numpy, without ROS and clock.
+"""The gate: the last check on every command before the robot. A state machine in numpy, without ROS and
+clock.
 
 Times called `now` are seconds of a steady clock, given by the caller: ROS time stands still when its source
 dies, and that is when the gate must act. Stamps are ns of ROS time and only say which tick something answers.
@@ -121,7 +122,8 @@ class Gate:
             self._safe = None
 
     def belief_health(self, stamp_ns: int, surprise: float, threshold: float, lost: bool, now: float) -> None:
-        """One belief arrived. Surprise NaN: nothing seen, says nothing; threshold NaN or inf: not calibrated."""
+        """One belief arrived. Surprise NaN: nothing seen, says nothing; threshold NaN or inf: not
+        calibrated."""
         if self._belief_stamp is not None and stamp_ns <= self._belief_stamp:
             self.counters["old_belief"] += 1
             return

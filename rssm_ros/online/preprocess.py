@@ -51,7 +51,8 @@ def _image(spec: ObservationSpec, array: Array) -> Array:
 
 
 def _fit(image: Array, height: int, width: int, way: str) -> Array:
-    """Area-resizes to [height, width, c]: `stretch`, `crop` (fill, cut the middle) or `pad` (fit, black bars)."""
+    """Area-resizes to [height, width, c]: `stretch`, `crop` (fill, cut the middle) or `pad` (fit, black
+    bars)."""
     if way == "stretch":
         return np.asarray(cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA))
     h, w = image.shape[:2]

@@ -1,0 +1,150 @@
+"""What was accepted and can still matter: observations by tick, applied actions by stamp.
+
+Both are sets, not queues: what they answer depends on what was put in, never on the order.
+"""
+
+import hashlib
+from bisect import bisect_right, insort
+from collections.abc import Iterator
+from dataclasses import dataclass
+from fractions import Fraction
+
+import numpy as np
+
+from rssm_ros.online.belief import Floats
+from rssm_ros.online.grid import stamp_of
+from rssm_ros.online.limits import Vector
+from rssm_ros.online.steps import Array
+
+ACCEPTED, SUPERSEDED, DUPLICATE, CONFLICT = "accepted", "superseded", "duplicate", "conflict"
+
+
+def digest_of(array: Array) -> bytes:
+    """SHA-256 of an array's bytes: what decides between two messages that claim the same stamp."""
+    return hashlib.sha256(array.tobytes()).digest()
+
+
+@dataclass
+class Seen:
+    """One accepted observation; its tokens are computed once, when a step first needs them."""
+
+    stamp_ns: int
+    digest: bytes
+    value: Array
+    tokens: Floats | None = None
+
+
+class ObservationRing:
+    """Per tick and modality the one observation that counts."""
+
+    def __init__(self, rate: Fraction) -> None:
+        self._rate = rate
+        self._ticks: dict[int, dict[str, Seen]] = {}
+
+    def add(self, tick: int, name: str, stamp_ns: int, value: Array) -> tuple[str, bool]:
+        """The nearest to t_k wins, ties go to the earlier stamp, then to the lower digest.
+
+        Returns the verdict and whether the tick has changed: ACCEPTED, SUPERSEDED (a better one is there),
+        DUPLICATE, or CONFLICT (same stamp, other content).
+        """
+        new = Seen(stamp_ns, digest_of(value), value)
+        slot = self._ticks.setdefault(tick, {})
+        old = slot.get(name)
+        if old is not None:
+            if (old.stamp_ns, old.digest) == (stamp_ns, new.digest):
+                return DUPLICATE, False
+            middle = stamp_of(tick, self._rate)
+            same_stamp = old.stamp_ns == stamp_ns
+            if self._rank(old, middle) < self._rank(new, middle):
+                return (CONFLICT if same_stamp else SUPERSEDED), False
+            slot[name] = new
+            return (CONFLICT if same_stamp else ACCEPTED), True
+        slot[name] = new
+        return ACCEPTED, True
+
+    @staticmethod
+    def _rank(seen: Seen, middle: int) -> tuple[int, int, bytes]:
+        return abs(seen.stamp_ns - middle), seen.stamp_ns, seen.digest
+
+    def at(self, tick: int) -> dict[str, Seen]:
+        """What was seen at a tick."""
+        return self._ticks.get(tick, {})
+
+    def first_from(self, tick: int) -> int | None:
+        """The first tick from `tick` on at which anything was seen."""
+        return min((k for k in self._ticks if k >= tick), default=None)
+
+    def forget(self, tick: int) -> None:
+        """Drops `tick` and all before."""
+        for old in [k for k in self._ticks if k <= tick]:
+            del self._ticks[old]
+
+    def items(self) -> Iterator[tuple[int, str, Seen]]:
+        """(tick, modality, observation), in order."""
+        for tick in sorted(self._ticks):
+            for name in sorted(self._ticks[tick]):
+                yield tick, name, self._ticks[tick][name]
+
+
+@dataclass(frozen=True)
+class Applied:
+    """One applied command; NaN where it does not speak of a channel."""
+
+    stamp_ns: int
+    digest: bytes
+    si: Vector  # [A]
+
+
+class AppliedLog:
+    """Applied commands, and per channel the last one at or before any stamp."""
+
+    def __init__(self, safe: Vector) -> None:
+        self._safe = safe
+        self._held = np.full_like(safe, np.nan)  # the last of what was forgotten
+        self._stamps: list[int] = []  # sorted
+        self._log: dict[int, Applied] = {}
+
+    def add(self, stamp_ns: int, si: Vector) -> str:
+        """-> ACCEPTED, DUPLICATE, or CONFLICT (same stamp, other content; the lower digest counts)."""
+        new = Applied(stamp_ns, digest_of(si), si)
+        old = self._log.get(stamp_ns)
+        if old is None:
+            insort(self._stamps, stamp_ns)
+        elif old.digest == new.digest:
+            return DUPLICATE
+        if old is None or new.digest < old.digest:
+            self._log[stamp_ns] = new
+        return ACCEPTED if old is None else CONFLICT
+
+    def at(self, stamp_ns: int) -> tuple[Vector, bool]:
+        """The command in force at a stamp, [A], and whether all of it was really applied (else `safe` fills
+        in)."""
+        value = self._last(stamp_ns)
+        known = np.isfinite(value)
+        return np.where(known, value, self._safe), bool(known.all())
+
+    def _last(self, stamp_ns: int) -> Vector:
+        value = np.full_like(self._safe, np.nan)
+        for index in range(bisect_right(self._stamps, stamp_ns) - 1, -1, -1):
+            value = np.where(np.isfinite(value), value, self._log[self._stamps[index]].si)
+            if np.isfinite(value).all():
+                return value
+        return np.where(np.isfinite(value), value, self._held)
+
+    def forget(self, stamp_ns: int) -> None:
+        """Folds what was applied at or before a stamp into the held command."""
+        self._held = self._last(stamp_ns)
+        count = bisect_right(self._stamps, stamp_ns)
+        for stamp in self._stamps[:count]:
+            del self._log[stamp]
+        del self._stamps[:count]
+
+    def snapshot(self) -> tuple[Vector, list[Applied]]:
+        """The held command and the log, in order of stamps."""
+        return self._held.copy(), [self._log[stamp] for stamp in self._stamps]
+
+    def restore(self, held: Vector, log: list[tuple[int, Vector]]) -> None:
+        """The inverse of `snapshot`."""
+        self._held, self._stamps, self._log = held, [], {}
+        for stamp_ns, si in log:
+            self.add(stamp_ns, si)
