@@ -1,0 +1,1 @@
+"""Data collection, sequence storage, losses put together, optimizer, checkpoints, the trainer."""

@@ -118,6 +118,19 @@ class WorldModel(nn.Module):
         tokens {m: [B, T, E_m]}, presence {m: [B, T] bool}, action [B, T, A] applied *before* each tick,
         is_first [B, T] bool, uniform [B, T, S] in [0, 1), state before tick 0 (zeros if None).
         """
+        evidence = self.rssm.evidence(tokens, presence)
+        return self.filter(evidence, self.rssm.anything(presence), action, is_first, uniform, state)
+
+    def filter(
+        self,
+        evidence: Tensor,
+        something: Tensor,
+        action: Tensor,
+        is_first: Tensor,
+        uniform: Tensor,
+        state: State | None = None,
+    ) -> Beliefs:
+        """`observe` from the tokens' evidence [B, T, hidden] and whether anything is present [B, T] bool."""
         rows, ticks = is_first.shape
         assert action.shape == (rows, ticks, self.signals.action_dim), action.shape
         assert uniform.shape == (rows, ticks, self.sizes.stoch), uniform.shape
@@ -125,19 +138,16 @@ class WorldModel(nn.Module):
         deter, stoch = self.initial_state(rows) if state is None else state
         first = is_first.bool()
         # All that does not depend on the state is one product over the whole sequence.
-        action = torch.where(first.unsqueeze(-1), action.new_zeros(()), action)
-        embedded = rssm.embed_action(action).unbind(1)
-        evidence = rssm.evidence(tokens, presence).unbind(1)
-        something = rssm.anything(presence)
+        embedded = rssm.embed_action(torch.where(first.unsqueeze(-1), action.new_zeros(()), action)).unbind(1)
+        seen, draws = evidence.unbind(1), uniform.unbind(1)
         # Two transfers for the whole sequence instead of a branch on the device at every tick.
         resets, blanks = first.any(0).tolist(), (~something).any(0).tolist()
-        draws = uniform.unbind(1)
         deters, stochs, posteriors = [], [], []
         for t in range(ticks):
             if resets[t]:
                 deter, stoch, _ = rssm.reset(deter, stoch, deter, first[:, t])
             deter = rssm.core(deter, stoch, embedded[t])
-            probs = rssm.posterior(deter, evidence[t])
+            probs = rssm.posterior(deter, seen[t])
             if blanks[t]:
                 probs = torch.where(something[:, t, None, None], probs, rssm.prior(deter))
             stoch = straight_through(sample_categorical(probs.detach(), draws[t]), probs)
@@ -146,7 +156,7 @@ class WorldModel(nn.Module):
             posteriors.append(probs)
         all_deter = torch.stack(deters, 1)
         prior, posterior = rssm.prior(all_deter), torch.stack(posteriors, 1)
-        # The batched prior may differ from the looped one in the last bit; where nothing was seen it *is* the prior.
+        # The batched prior may differ from the looped one in its last bit; where nothing was seen it *is* the prior.
         posterior = torch.where(something[..., None, None], posterior, prior)
         return Beliefs(all_deter, torch.stack(stochs, 1), prior, posterior)
 

@@ -1,0 +1,222 @@
+"""One update: world model and imitation together, and actor-critic in imagination."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F  # noqa: N812
+
+from rssm_ros.behavior import Actor, Critic, ReturnRange, lambda_returns
+from rssm_ros.behavior.actor import entropy as normal_entropy
+from rssm_ros.behavior.actor import imitation_loss, log_probability
+from rssm_ros.training.options import Options
+from rssm_ros.training.replay import Batch
+from rssm_ros.world_model import Beliefs, Signals, Sizes, State, WorldModel, losses
+from rssm_ros.world_model.categorical import categorical_kl, entropy, sample_categorical, straight_through
+from rssm_ros.world_model.heads import continue_target
+from rssm_ros.world_model.layers import MLP, Linear
+
+Terms = dict[str, Tensor]
+Add = Callable[[str, float, Tensor], None]  # takes in a loss term: name, scale, value
+
+
+class Perception(nn.Module):
+    """Training only: a target read straight off the image tokens, so that the encoder learns to see early on.
+
+    Belief needs perception first, and gradients through sampled latents teach a convolution slowly.
+    """
+
+    def __init__(self, tokens: int, units: int, length: int) -> None:
+        super().__init__()
+        self.mlp = MLP(tokens, units, 1)
+        self.out = Linear(units, 2 * length, 0.1)
+
+    def loss(self, tokens: Tensor, goal: Tensor) -> Tensor:
+        """tokens [..., E], normalised label [..., d] -> [...], weighted as in `losses.target_loss`."""
+        mean, raw = self.out(self.mlp(tokens)).float().chunk(2, -1)
+        std = F.softplus(raw) + 0.02
+        log_normal = -0.5 * ((goal - mean) / std).square() - torch.log(std)
+        return -(std.detach() * log_normal).sum(-1)
+
+
+class Update(NamedTuple):
+    """What one pass over a batch gives: the loss to descend, every term unweighted, the state to carry on."""
+
+    loss: Tensor
+    terms: Terms
+    last: State
+
+
+class Learner(nn.Module):
+    """World model, actor, critic and what only training needs."""
+
+    def __init__(self, signals: Signals, sizes: Sizes, options: Options) -> None:
+        super().__init__()
+        self.options = options
+        self.world_model = WorldModel(signals, sizes)
+        self.actor = Actor(sizes, signals.action_dim)
+        self.critic = Critic(sizes)
+        self.returns = ReturnRange()
+        images = [name for name, _ in signals.images]
+        tokens = self.world_model.rssm.tokens
+        self.perception = nn.ModuleDict(
+            {name: Perception(tokens[images[0]], sizes.units, length) for name, length in signals.targets}
+            if images
+            else {}
+        )
+
+    def trained(self) -> list[tuple[str, Tensor]]:
+        """Named parameters that the optimizer moves (the slow critic follows on its own)."""
+        return [(name, p) for name, p in self.named_parameters() if p.requires_grad]
+
+    def forward(self, batch: Batch, state: State | None, noise: torch.Generator, imagine: bool) -> Update:
+        """Loss of one batch [B, T, ...]; `state` is what the streams carry, `noise` is keyed by the step."""
+        wm, scales = self.world_model, self.options.scales
+        rows, ticks = batch["is_first"].shape
+        presence = {name: batch[f"present_{name}"] for name in wm.signals.modalities}
+        tokens = self._tokens(batch, presence)
+        uniform = torch.rand(rows, ticks, wm.sizes.stoch, generator=noise, device=noise.device)
+        beliefs = wm.observe(tokens, presence, batch["action"], batch["is_first"], uniform, state)
+        draw = torch.rand(rows, ticks, wm.sizes.stoch, generator=noise, device=noise.device)
+        ahead = straight_through(sample_categorical(beliefs.prior.detach(), draw), beliefs.prior)
+        prior_features = State(beliefs.deter, ahead).features
+        weighted: list[tuple[float, Tensor]] = []
+        terms: Terms = {}
+
+        def add(name: str, scale: float, value: Tensor) -> None:
+            terms[name] = value.detach()
+            weighted.append((scale, value))
+
+        self._dynamics(beliefs, add, terms)
+        self._reconstruction(batch, beliefs.features, presence, noise, add)
+        add("reward", scales.reward, wm.reward_head.loss(wm.reward_head(beliefs.features), batch["reward"]).mean())
+        goes_on = losses.continue_loss(wm.continue_head(beliefs.features), continue_target(batch["is_terminal"]))
+        add("continue", scales.continue_, goes_on.mean())
+        self._targets(batch, beliefs, prior_features, tokens, presence, noise, add)
+        self._imitation(batch, prior_features, add)
+        if imagine:
+            self._imagination(beliefs, noise, add, terms)
+        total = torch.stack([scale * value for scale, value in weighted]).sum()
+        terms["loss"] = total.detach()
+        last = State(beliefs.deter[:, -1].detach(), beliefs.stoch[:, -1].detach())
+        return Update(total, terms, last)
+
+    # World model ------------------------------------------------------------------------------------------
+
+    def _autocast(self, device: torch.device) -> torch.autocast:
+        return torch.autocast(device.type, torch.bfloat16, enabled=self.options.autocast)
+
+    def _tokens(self, batch: Batch, presence: dict[str, Tensor]) -> dict[str, Tensor]:
+        wm = self.world_model
+        raw = {name: batch.get(f"seen_{name}", batch[name]) for name in wm.signals.modalities}
+        with self._autocast(batch["action"].device):
+            tokens = wm.tokens(raw, presence)
+        return {name: value.float() for name, value in tokens.items()}
+
+    def _dynamics(self, beliefs: Beliefs, add: Add, terms: Terms) -> None:
+        scales = self.options.scales
+        dyn, rep = losses.kl_losses(beliefs.posterior, beliefs.prior, self.options.free_nats)
+        add("dyn", scales.dyn, dyn.mean())
+        add("rep", scales.rep, rep.mean())
+        with torch.no_grad():
+            terms["kl"] = categorical_kl(beliefs.posterior, beliefs.prior).mean()
+            terms["prior_entropy"] = entropy(beliefs.prior).mean()
+            terms["posterior_entropy"] = entropy(beliefs.posterior).mean()
+
+    def _reconstruction(
+        self, batch: Batch, features: Tensor, presence: dict[str, Tensor], noise: torch.Generator, add: Add
+    ) -> None:
+        wm, scales, stride = self.world_model, self.options.scales, self.options.decode_stride
+        offset = int(torch.randint(stride, (), generator=noise, device=noise.device)) if stride > 1 else 0
+        some = features[:, offset::stride]
+        for name, decoder in wm.image_decoders.items():
+            with self._autocast(features.device):
+                images = decoder(some)
+            error = losses.image_loss(images, batch[name][:, offset::stride])
+            add(f"image_{name}", scales.image, losses.masked_mean(error, presence[name][:, offset::stride]))
+        for name, decoder in wm.vector_decoders.items():
+            raw = torch.where(presence[name].unsqueeze(-1), batch[name], batch[name].new_zeros(()))
+            error = losses.vector_loss(decoder(features), raw)
+            add(f"vector_{name}", scales.vector, losses.masked_mean(error, presence[name]))
+
+    def _targets(
+        self,
+        batch: Batch,
+        beliefs: Beliefs,
+        prior_features: Tensor,
+        tokens: dict[str, Tensor],
+        presence: dict[str, Tensor],
+        noise: torch.Generator,
+        add: Add,
+    ) -> None:
+        wm, scales = self.world_model, self.options.scales
+        samples = [beliefs.features]
+        for _ in range(self.options.particles - 1):
+            draw = torch.rand(beliefs.stoch.shape[:-1], generator=noise, device=noise.device)
+            one_hot = sample_categorical(beliefs.posterior.detach(), draw)
+            samples.append(State(beliefs.deter, straight_through(one_hot, beliefs.posterior)).features)
+        particles = torch.stack(samples)
+        for name, module in wm.target_heads.items():
+            label = batch[f"target_{name}"]
+            loss, known = losses.target_loss(module, particles, label)
+            share = known.float().mean().clamp(min=1e-3)
+            add(f"target_{name}", scales.target, loss.mean() / share)
+            loss, known = losses.target_loss(module, prior_features.unsqueeze(0), label)
+            add(f"target_{name}_prior", scales.target_prior, loss.mean() / share)
+            if scales.perception and name in self.perception:
+                image = wm.signals.images[0][0]
+                seen = known & (batch[f"visibility_{name}"] >= 0.5) & presence[image]
+                goal = torch.where(seen.unsqueeze(-1), module.normalise(label), label.new_zeros(()))
+                read = losses.masked_mean(self.perception[name].loss(tokens[image], goal), seen)
+                add(f"perception_{name}", scales.perception, read / share)
+
+    # Behavior ---------------------------------------------------------------------------------------------
+
+    def _imitation(self, batch: Batch, prior_features: Tensor, add: Add) -> None:
+        """The actor sees the belief ahead (prior at t + 1) and repeats what the expert decided at t."""
+        scales = self.options.scales
+        expert = batch["expert_before"]
+        known = ~torch.isnan(expert).any(-1) & ~batch["is_first"]
+        expert = torch.where(known.unsqueeze(-1), expert, expert.new_zeros(()))
+        held = prior_features.detach()
+        features = held + scales.imitation_gradient * (prior_features - held)
+        mean, std = self.actor(features)
+        add("imitation", scales.imitation, losses.masked_mean(imitation_loss(mean, std, expert), known))
+
+    def _imagination(self, beliefs: Beliefs, noise: torch.Generator, add: Add, terms: Terms) -> None:
+        """REINFORCE on lambda returns in imagination, from a random share of the batch's posteriors."""
+        opt, scales = self.options, self.options.scales
+        deter, stoch = beliefs.deter.detach().flatten(0, 1), beliefs.stoch.detach().flatten(0, 1)
+        chosen = torch.randperm(len(deter), generator=noise, device=noise.device)[: opt.starts]
+        features, actions = self._rollout(State(deter[chosen], stoch[chosen]), noise)
+        with torch.no_grad():
+            reward = self.world_model.reward(features)
+            continue_ = self.world_model.continue_(features)
+            value = self.critic(features)
+            returns = lambda_returns(reward, continue_, value)  # [N, H]
+            divisor = self.returns.update(returns)
+            weight = torch.cumprod(continue_, 1)[:, :-1]
+            advantage = (returns - value[:, :-1]) / divisor
+        mean, std = self.actor(features[:, :-1])
+        gain = log_probability(mean, std, actions) * advantage + scales.entropy * normal_entropy(std)
+        add("policy", scales.policy, -(weight * gain).mean())
+        add("critic", scales.critic, (weight * self.critic.loss(features[:, :-1], returns)).mean())
+        terms["imagined_return"] = returns.mean()
+
+    @torch.no_grad()
+    def _rollout(self, state: State, noise: torch.Generator) -> tuple[Tensor, Tensor]:
+        """H steps of the actor in the prior: features [N, H + 1, F], actions [N, H, A]."""
+        wm = self.world_model
+        features, actions = [state.features], []
+        for _ in range(self.options.horizon):
+            mean, std = self.actor(features[-1])
+            shock = torch.randn(mean.shape, generator=noise, device=noise.device)
+            actions.append(mean + std * shock)
+            draw = torch.rand(len(mean), wm.sizes.stoch, generator=noise, device=noise.device)
+            state, _ = wm.imagine_step(state, actions[-1], draw)
+            features.append(state.features)
+        return torch.stack(features, 1), torch.stack(actions, 1)
+

@@ -1,0 +1,71 @@
+"""DreamerV3's optimizer: adaptive gradient clipping -> RMS scaling -> momentum -> learning rate."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor
+
+CLIP = 0.3
+NORM_FLOOR = 1e-3
+BETA_SQUARE, BETA_MOMENTUM = 0.999, 0.9
+EPSILON = 1e-20
+
+
+class Optimizer:
+    """One for all parameters; every stage is one fused call over the whole list."""
+
+    def __init__(self, named: Sequence[tuple[str, Tensor]]) -> None:
+        self.names = [name for name, _ in named]
+        self.parameters = [parameter for _, parameter in named]
+        self.square = [torch.zeros_like(p) for p in self.parameters]
+        self.momentum = [torch.zeros_like(p) for p in self.parameters]
+        self.count = 0
+
+    @torch.no_grad()
+    def step(self, gradients: Sequence[Tensor], rate: float) -> Tensor:
+        """Apply one update; returns the global norm of the unclipped gradients as a scalar tensor."""
+        self.count += 1
+        gradient_norms = torch._foreach_norm(gradients)
+        ceilings = torch._foreach_norm(self.parameters)
+        torch._foreach_clamp_min_(ceilings, NORM_FLOOR)
+        torch._foreach_mul_(ceilings, CLIP)
+        # 1 / max(1, |g| / (0.3 max(|p|, 1e-3))) per tensor
+        ratios = torch._foreach_div(gradient_norms, ceilings)
+        torch._foreach_clamp_min_(ratios, 1.0)
+        updates = torch._foreach_div(list(gradients), ratios)
+        torch._foreach_mul_(self.square, BETA_SQUARE)
+        torch._foreach_addcmul_(self.square, updates, updates, 1.0 - BETA_SQUARE)
+        scales = torch._foreach_div(self.square, 1.0 - BETA_SQUARE**self.count)
+        torch._foreach_sqrt_(scales)
+        torch._foreach_add_(scales, EPSILON)
+        torch._foreach_div_(updates, scales)
+        torch._foreach_lerp_(self.momentum, updates, 1.0 - BETA_MOMENTUM)
+        torch._foreach_add_(self.parameters, self.momentum, alpha=-rate / (1.0 - BETA_MOMENTUM**self.count))
+        return torch.linalg.vector_norm(torch.stack(gradient_norms))
+
+    def state(self) -> dict[str, Tensor]:
+        """All state as named tensors, for safetensors."""
+        result = {"count": torch.tensor(self.count, dtype=torch.int64)}
+        for name, square, momentum in zip(self.names, self.square, self.momentum, strict=True):
+            result[f"square/{name}"], result[f"momentum/{name}"] = square, momentum
+        return result
+
+    @torch.no_grad()
+    def load(self, state: Mapping[str, Tensor]) -> None:
+        """Inverse of `state`; KeyError if a tensor is missing."""
+        self.count = int(state["count"])
+        for name, square, momentum in zip(self.names, self.square, self.momentum, strict=True):
+            square.copy_(state[f"square/{name}"])
+            momentum.copy_(state[f"momentum/{name}"])
+
+
+def learning_rate(peak: float, step: int, warmup: int, progress: float, decay: bool) -> float:
+    """Linear warm-up, then constant, or a cosine down to 2 % of the peak over `progress` 0..1 of the budget."""
+    rate = peak * min(1.0, (step + 1) / max(1, warmup))
+    if decay:
+        rate *= 0.02 + 0.98 * 0.5 * (1.0 + math.cos(math.pi * min(1.0, max(0.0, progress))))
+    return rate
+

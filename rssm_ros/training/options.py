@@ -1,0 +1,96 @@
+"""Everything a run can be told, and what each preset chooses."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields, replace
+from typing import Any
+
+from rssm_ros.training.augment import Augmentation
+from rssm_ros.training.errors import TrainingError
+
+
+@dataclass(frozen=True)
+class Scales:
+    """Weights of the loss terms; every term is logged unweighted under the same name."""
+
+    image: float = 1.0
+    vector: float = 1.0
+    reward: float = 1.0
+    continue_: float = 1.0
+    dyn: float = 1.0
+    rep: float = 0.1
+    target: float = 1.0  # target likelihood from posterior samples
+    target_prior: float = 0.5  # ... from prior samples: what prediction alone must know
+    perception: float = 0.0  # ... straight from image tokens, visible ticks only; never exported
+    imitation: float = 1.0
+    imitation_gradient: float = 0.0  # share of the imitation gradient that reaches the world model
+    policy: float = 1.0  # REINFORCE in imagination
+    critic: float = 1.0
+    entropy: float = 3e-4
+
+
+@dataclass(frozen=True)
+class Options:
+    """One training run."""
+
+    preset: str = "size12m"
+    conv: str | None = None
+    batch: int = 16
+    length: int = 64
+    chunks: int = 4  # slices a stream goes on for before it jumps
+    seed: int = 0
+    minutes: float = 60.0
+    steps: int | None = None  # stop after so many updates instead of after `minutes`
+    rate: float = 4e-5
+    warmup: int = 1000
+    decay: bool = False
+    free_nats: float = 1.0
+    particles: int = 2  # posterior samples in the target likelihood
+    decode_stride: int = 1  # reconstruct every n-th tick, offset drawn per step
+    imagination_fraction: float = 0.2  # last share of the budget that also learns in imagination
+    horizon: int = 10
+    starts: int = 256
+    autocast: bool = True  # bfloat16 for convolutions
+    checkpoint_minutes: float = 5.0
+    validate_minutes: float = 5.0
+    log_every: int = 20
+    threads: int = 2
+    scales: Scales = field(default_factory=Scales)
+    augmentation: Augmentation = field(default_factory=Augmentation)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data for JSON."""
+        return asdict(self)
+
+    @staticmethod
+    def from_dict(data: Mapping[str, Any]) -> Options:
+        """Inverse of `to_dict`; unknown keys are a TrainingError."""
+        unknown = sorted(set(data) - {f.name for f in fields(Options)})
+        if unknown:
+            raise TrainingError(f"options: unknown keys {unknown}")
+        values = dict(data)
+        values["scales"] = Scales(**values.get("scales", {}))
+        values["augmentation"] = Augmentation(**values.get("augmentation", {}))
+        return Options(**values)
+
+
+# A few thousand updates is all that two CPU cores have time for: a higher rate that decays over the budget, labels
+# that teach perception directly, and half of the frames reconstructed per update.
+_SHORT = Options(
+    preset="manipulator",
+    batch=16,
+    length=48,
+    chunks=5,
+    rate=6e-4,
+    warmup=200,
+    decay=True,
+    decode_stride=2,
+    scales=Scales(target=2.0, target_prior=1.0, perception=1.0, imitation=0.5, imitation_gradient=0.3),
+)
+_DEBUG = replace(_SHORT, preset="debug", batch=4, length=12, chunks=2, starts=16, horizon=3, warmup=20, rate=1e-3)
+
+
+def options(preset: str) -> Options:
+    """The options that go with a preset: DreamerV3's, except where a preset is made for a short CPU run."""
+    return {"manipulator": _SHORT, "debug": _DEBUG}.get(preset, Options(preset=preset))

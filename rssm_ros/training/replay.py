@@ -1,0 +1,197 @@
+"""Offline sequence storage: npz episodes -> one flat memory-mapped tensordict -> batches of slices.
+
+Slices run across episode borders; `is_first` tells the model where to reset. Rows of a batch are *streams*: the same
+row goes on where it left off for `chunks` batches before it jumps, so that the trainer can carry its state and the
+model sees more history than one slice holds. Which ticks a batch holds is a pure function of (seed, step).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from tensordict import MemoryMappedTensor, TensorDict
+from torch import Tensor
+
+from rssm_ros.training.errors import TrainingError
+from rssm_ros.world_model import Signals
+
+CACHE = ".storage"
+Array = npt.NDArray[Any]
+
+
+@dataclass(frozen=True)
+class Column:
+    """One array of an episode: its per-tick shape and dtype, and whether a file may lack it."""
+
+    shape: tuple[int, ...]
+    dtype: torch.dtype
+    optional: bool = False
+
+
+def columns(signals: Signals) -> dict[str, Column]:
+    """What every episode file of a contract's data must hold."""
+    table: dict[str, Column] = {}
+    for name, shape in signals.images:
+        table[name] = Column(shape, torch.uint8)
+    for name, length in signals.vectors:
+        table[name] = Column((length,), torch.float32)
+    for name in signals.modalities:
+        table[f"present_{name}"] = Column((), torch.bool)
+    table["action"] = Column((signals.action_dim,), torch.float32)
+    table["expert_action"] = Column((signals.action_dim,), torch.float32, optional=True)
+    table["reward"] = Column((), torch.float32)
+    for name in ("is_first", "is_last", "is_terminal"):
+        table[name] = Column((), torch.bool)
+    for name, length in signals.targets:
+        table[f"target_{name}"] = Column((length,), torch.float32)
+        table[f"visibility_{name}"] = Column((), torch.float32, optional=True)
+    return table
+
+
+def open_storage(directory: Path, signals: Signals) -> TensorDict:
+    """The memory-mapped ticks of a data directory, built beside the data on first use.
+
+    Raises TrainingError for a missing, empty, truncated or mismatched data set.
+    """
+    if not directory.is_dir():
+        raise TrainingError(f"data directory {directory} does not exist; make one with `rssm collect`")
+    files = sorted(directory.glob("episode-*.npz"))
+    if not files:
+        raise TrainingError(f"{directory} holds no episode-*.npz; make some with `rssm collect`")
+    cache, key = directory / CACHE, _fingerprint(files, signals)
+    stamp = cache / "complete.json"
+    if stamp.is_file() and json.loads(stamp.read_text()).get("fingerprint") == key:
+        return TensorDict.load_memmap(cache / "ticks")
+    return _build(files, cache, key, columns(signals))
+
+
+def _fingerprint(files: Sequence[Path], signals: Signals) -> str:
+    facts = [[f.name, f.stat().st_size, f.stat().st_mtime_ns] for f in files]
+    return hashlib.sha256(json.dumps([facts, signals.to_dict()]).encode()).hexdigest()
+
+
+def _build(files: Sequence[Path], cache: Path, key: str, table: dict[str, Column]) -> TensorDict:
+    lengths = [_length(file, table) for file in files]
+    total = sum(lengths)
+    shutil.rmtree(cache, ignore_errors=True)
+    (cache / "ticks").mkdir(parents=True)
+    store = TensorDict(
+        {
+            name: MemoryMappedTensor.empty(
+                (total, *column.shape), dtype=column.dtype, filename=str(cache / "ticks" / f"{name}.memmap")
+            )
+            for name, column in table.items()
+        },
+        [total],
+    ).memmap_(cache / "ticks")
+    at = 0
+    for file, length in zip(files, lengths, strict=True):
+        with np.load(file) as data:
+            for name, column in table.items():
+                store[name][at : at + length] = _read(data, name, column, length, file)
+            if not data["is_first"][0]:
+                raise TrainingError(f"{file}: is_first[0] is false, expected every file to start an episode")
+        at += length
+    (cache / "complete.json").write_text(json.dumps({"fingerprint": key, "ticks": total, "episodes": len(files)}))
+    return TensorDict.load_memmap(cache / "ticks")
+
+
+def _length(file: Path, table: dict[str, Column]) -> int:
+    """Ticks in one file after checking that every array fits; reads headers of the small ones only."""
+    try:
+        with np.load(file) as data:
+            names = set(data.files)
+            missing = sorted(name for name, column in table.items() if not column.optional and name not in names)
+            if missing:
+                raise TrainingError(f"{file}: lacks {missing}; was it collected under another contract?")
+            length = len(data["is_first"])
+    except (OSError, ValueError, EOFError) as error:
+        raise TrainingError(f"{file}: cannot be read ({error}); delete it and collect again") from error
+    except Exception as error:
+        if isinstance(error, TrainingError):
+            raise
+        raise TrainingError(f"{file}: is truncated or corrupt ({error}); delete it and collect again") from error
+    if length < 2:
+        raise TrainingError(f"{file}: has {length} ticks, expected at least 2; delete it")
+    return length
+
+
+def _read(data: Any, name: str, column: Column, length: int, file: Path) -> Tensor:
+    if name not in data.files:
+        return torch.full((length, *column.shape), float("nan"), dtype=column.dtype)
+    try:
+        array: Array = data[name]
+    except Exception as error:
+        raise TrainingError(f"{file}: {name} is truncated or corrupt ({error}); delete the file") from error
+    if array.shape != (length, *column.shape):
+        raise TrainingError(f"{file}: {name} has shape {array.shape}, expected {(length, *column.shape)}")
+    return torch.from_numpy(np.ascontiguousarray(array)).to(column.dtype)
+
+
+Batch = dict[str, Tensor]
+
+
+class Replay:
+    """Slices of one or several storages, drawn in proportion to their ticks."""
+
+    def __init__(self, stores: Sequence[TensorDict], rows: int, length: int, chunks: int, seed: int) -> None:
+        self.stores = [{str(name): value for name, value in store.items()} for store in stores]
+        self.ticks = [len(store["is_first"]) for store in self.stores]
+        self.rows, self.length, self.chunks, self.seed = rows, length, chunks, seed
+        shortest = min(self.ticks)
+        if shortest < length:
+            raise TrainingError(f"a data set has {shortest} ticks, fewer than one slice of {length}; collect more")
+
+    @property
+    def total(self) -> int:
+        """Ticks in all storages."""
+        return sum(self.ticks)
+
+    def places(self, step: int) -> list[tuple[int, int, bool]]:
+        """(storage, first tick, whether the stream jumped here) of every row at `step`."""
+        places = []
+        for row in range(self.rows):
+            # Rows jump at different steps, so every batch holds about as many fresh starts.
+            clock = step + row * self.chunks // self.rows
+            stretch, chunk = divmod(clock, self.chunks)
+            random = np.random.Generator(np.random.Philox(key=[self.seed, row], counter=[0, 0, 0, stretch]))
+            store = int(random.choice(len(self.ticks), p=np.array(self.ticks) / self.total))
+            span = min(self.chunks, self.ticks[store] // self.length) * self.length
+            start = int(random.integers(0, self.ticks[store] - span + 1))
+            chunk_here = chunk % (span // self.length)
+            places.append((store, start + chunk_here * self.length, chunk_here == 0 or step == 0))
+        return places
+
+    def batch(self, step: int) -> Batch:
+        """Arrays [rows, length, ...] of `step`, plus `expert_before`: the expert's decision one tick earlier."""
+        slices: list[dict[str, Tensor]] = []
+        for store, start, jumped in self.places(step):
+            data = self.stores[store]
+            piece = {name: value[start : start + self.length] for name, value in data.items()}
+            before = [max(start - 1, 0)]
+            piece["expert_before"] = torch.cat([data["expert_action"][before], piece["expert_action"][:-1]])
+            piece["is_first"] = piece["is_first"].clone()
+            if jumped:
+                piece["is_first"][0] = True
+            slices.append(piece)
+        return {name: torch.stack([piece[name] for piece in slices]) for name in slices[0]}
+
+    def target_statistics(self, name: str) -> tuple[Tensor, Tensor, Tensor]:
+        """Mean and spread of a target over all labelled ticks, and its mean over the hidden ones: [d] each."""
+        values = torch.cat([store[f"target_{name}"] for store in self.stores])
+        visibility = torch.cat([store[f"visibility_{name}"] for store in self.stores])
+        labelled = ~torch.isnan(values).any(-1)
+        if not labelled.any():
+            raise TrainingError(f"target {name} has no label in any tick; drop it from the contract or collect again")
+        known = values[labelled]
+        hidden = values[labelled & (visibility <= 0.05)]
+        return known.mean(0), known.std(0).clamp(min=1e-3), (hidden if len(hidden) else known).mean(0)

@@ -1,0 +1,146 @@
+"""Validation figures: how well a filter of this model tracks what it cannot see, beside what costs nothing."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from tensordict import TensorDict
+from torch import Tensor
+
+from rssm_ros.training.learner import Learner
+from rssm_ros.world_model import State, losses
+from rssm_ros.world_model.categorical import categorical_kl, sample_categorical
+
+VISIBLE, HIDDEN = 0.5, 0.05
+CHUNK = 40  # ticks per call, to bound memory
+
+
+class Rows(NamedTuple):
+    """The first ticks of some held-out episodes: {array: [R, T, ...]}."""
+
+    data: dict[str, Tensor]
+    ticks: int
+
+
+def pick_rows(store: TensorDict, rows: int, ticks: int) -> Rows:
+    """`rows` episode starts spread over the storage, each `ticks` long (less if the data set is shorter)."""
+    columns = {str(name): value for name, value in store.items()}
+    total = len(columns["is_first"])
+    ticks = min(ticks, total)
+    starts = torch.nonzero(columns["is_first"]).flatten()
+    starts = starts[starts + ticks <= total]
+    chosen = starts[torch.linspace(0, len(starts) - 1, min(rows, len(starts))).round().long()]
+    data = {name: torch.stack([value[int(s) : int(s) + ticks] for s in chosen]) for name, value in columns.items()}
+    before = torch.cat([data["expert_action"][:, :1], data["expert_action"][:, :-1]], 1)
+    return Rows({**data, "expert_before": before}, ticks)
+
+
+@torch.no_grad()
+def validate(learner: Learner, rows: Rows, particles: int, constant: dict[str, Tensor], dt: float) -> dict[str, float]:
+    """Figures of a `particles`-fold filter over held-out rows.
+
+    Target errors are RMSE of the particle mean in the contract's units; `_one` is particle 0 alone. `constant` is the
+    training data's mean label per target ("climatology").
+    """
+    data, wm = rows.data, learner.world_model
+    count = len(data["is_first"])
+    presence = {name: data[f"present_{name}"] for name in wm.signals.modalities}
+    noise = torch.Generator().manual_seed(12345)
+    state: State | None = None
+    means: dict[str, list[Tensor]] = {name: [] for name, _ in wm.signals.targets}
+    stds: dict[str, list[Tensor]] = {name: [] for name, _ in wm.signals.targets}
+    acts, kls, images = [], [], []
+    for at in range(0, rows.ticks, CHUNK):
+        part = slice(at, at + CHUNK)
+        here = {name: value[:, part] for name, value in presence.items()}
+        tokens = wm.tokens({name: data[name][:, part] for name in here}, here)
+        evidence = wm.rssm.evidence(tokens, here).repeat_interleave(particles, 0)
+        something = wm.rssm.anything(here).repeat_interleave(particles, 0)
+        action, first = (data[k][:, part].repeat_interleave(particles, 0) for k in ("action", "is_first"))
+        uniform = torch.rand(*first.shape, wm.sizes.stoch, generator=noise)
+        beliefs = wm.filter(evidence, something, action, first, uniform, state)
+        state = State(beliefs.deter[:, -1], beliefs.stoch[:, -1])
+        for name, (mean, std) in wm.targets(beliefs.features).items():
+            means[name].append(mean.unflatten(0, (count, particles)))
+            stds[name].append(std.unflatten(0, (count, particles)))
+        draw = torch.rand(uniform.shape, generator=noise)
+        ahead = State(beliefs.deter, sample_categorical(beliefs.prior, draw)).features
+        acts.append(learner.actor(ahead)[0].unflatten(0, (count, particles)).mean(1))
+        kls.append(categorical_kl(beliefs.posterior, beliefs.prior).mean())
+        for name, image in wm.decode(beliefs.features[::particles, ::8]).items():
+            error = losses.image_loss(image, data[name][:, part][:, ::8])
+            images.append(error[here[name][:, ::8]].mean())
+    figures = {"kl": float(torch.stack(kls).mean()), "image": float(torch.stack(images).mean()) if images else 0.0}
+    figures |= _imitation(torch.cat(acts, 1), data)
+    for name in means:
+        figures |= _target(name, torch.cat(means[name], 2), torch.cat(stds[name], 2), data, constant[name], dt)
+    return figures
+
+
+def _imitation(action: Tensor, data: dict[str, Tensor]) -> dict[str, float]:
+    expert = data["expert_before"]
+    known = ~torch.isnan(expert).any(-1) & ~data["is_first"]
+    if not known.any():
+        return {}
+    errors = (action - expert)[known].square().mean(0).sqrt()
+    spread = expert[known].std(0)
+    figures = {"imitation_rmse": float(errors.square().mean().sqrt())}
+    figures["imitation_explained"] = float(1.0 - errors.square().sum() / spread.square().sum().clamp(min=1e-9))
+    return figures | {f"imitation_rmse_{i}": float(e) for i, e in enumerate(errors)}
+
+
+def _target(
+    name: str, mean: Tensor, std: Tensor, data: dict[str, Tensor], constant: Tensor, dt: float
+) -> dict[str, float]:
+    """mean, std [R, N, T, d] -> RMSE visible and hidden, coverage of 90 % regions per axis, and the free baselines."""
+    truth, visibility = data[f"target_{name}"], data[f"visibility_{name}"]
+    known = ~torch.isnan(truth).any(-1)
+    groups = {"visible": known & (visibility >= VISIBLE), "hidden": known & (visibility <= HIDDEN)}
+    held = torch.from_numpy(hold_last(truth.numpy(), visibility.numpy(), data, constant.numpy(), dt))
+    guesses = {
+        "": mean.mean(1),
+        "_one": mean[:, 0],
+        "_hold": held,
+        "_constant": constant.expand_as(truth),
+    }
+    figures: dict[str, float] = {}
+    for group, mask in groups.items():
+        if not mask.any():
+            continue
+        for suffix, guess in guesses.items():
+            error = (guess - truth)[mask].square().sum(-1).mean().sqrt()
+            figures[f"{name}_{group}{suffix}"] = float(error)
+        # Mixture's spread: within + between particles.
+        variance = std.square().mean(1) + mean.var(1, unbiased=False)
+        inside = ((mean.mean(1) - truth).abs() <= 1.645 * variance.sqrt())[mask]
+        figures[f"{name}_{group}_inside90"] = float(inside.float().mean())
+    if "hidden" in groups:
+        figures[f"{name}_hidden_ticks"] = float(groups["hidden"].sum())
+    return figures
+
+
+def hold_last(
+    truth: np.ndarray, visibility: np.ndarray, data: dict[str, Tensor], constant: np.ndarray, dt: float
+) -> np.ndarray:
+    """The last visible label, carried along with odometry (v, omega) where there is some; [R, T, d].
+
+    Before anything was seen, and where the label's object changed, the constant guess.
+    """
+    odometry = data["odom"].numpy() if "odom" in data and data["odom"].shape[-1] == 2 else None
+    guess = np.broadcast_to(constant, truth.shape).copy()
+    for row in range(len(truth)):
+        last = constant.copy()
+        for t in range(truth.shape[1]):
+            if np.isnan(truth[row, t]).any() or data["is_first"][row, t]:
+                last = constant.copy()  # the object is gone
+            elif odometry is not None and truth.shape[-1] == 2:
+                forward, turn = odometry[row, t] * dt
+                shifted = last - np.array([forward, 0.0])
+                cos, sin = np.cos(-turn), np.sin(-turn)
+                last = np.array([cos * shifted[0] - sin * shifted[1], sin * shifted[0] + cos * shifted[1]])
+            if visibility[row, t] >= VISIBLE and not np.isnan(truth[row, t]).any():
+                last = truth[row, t].copy()
+            guess[row, t] = last
+    return guess
