@@ -1,0 +1,8 @@
+"""Simulated robots as Gymnasium environments; importing this package registers them.
+
+`rssm_ros/Manipulator-v0` is the sorting cell.
+"""
+
+import gymnasium
+
+gymnasium.register(id="rssm_ros/Manipulator-v0", entry_point="rssm_ros.envs.manipulator:ManipulatorEnv")
