@@ -14,7 +14,7 @@ export MUJOCO_GL ?= egl
 export PYTHONUNBUFFERED := 1
 unexport PYTHONPATH LD_LIBRARY_PATH RMW_IMPLEMENTATION _ROS_WHEELS_BOOTSTRAP_COMPLETE VIRTUAL_ENV
 
-.PHONY: help demo test lint setup clean distclean
+.PHONY: help demo test lint setup docs clean distclean
 .DEFAULT_GOAL := help
 
 help: ## this list
@@ -33,6 +33,9 @@ lint: $(VENV)/.installed-dev ## ruff, mypy, import-linter
 	@echo "== import-linter"; $(BIN)/lint-imports --no-logo
 
 setup: $(VENV)/.installed-dev ## everything for development, into .venv
+
+docs: $(VENV)/.installed-dev ## write docs/reference/commands.md from the commands' parsers
+	@$(BIN)/python scripts/command_reference.py
 
 clean: ## remove what runs and builds made (not .venv, data or runs)
 	rm -rf out build install log *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

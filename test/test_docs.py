@@ -1,0 +1,51 @@
+"""The documentation's promises that a machine can check."""
+
+import re
+import runpy
+from pathlib import Path
+
+import pytest
+
+LINK = re.compile(r"\]\(([^)#\s]+)[^)]*\)")
+
+
+def pages(checkout: Path) -> list[Path]:
+    return [checkout / "README.md", checkout / "CONTRIBUTING.md", *sorted((checkout / "docs").rglob("*.md"))]
+
+
+def test_no_link_leads_nowhere(checkout: Path) -> None:
+    broken = []
+    for page in pages(checkout):
+        for target in LINK.findall(page.read_text()):
+            if "://" not in target and not (page.parent / target).exists():
+                broken.append(f"{page.relative_to(checkout)}: {target}")
+    assert not broken
+
+
+def test_every_page_can_be_reached_from_the_index(checkout: Path) -> None:
+    index = (checkout / "docs" / "README.md").read_text()
+    listed = set(LINK.findall(index)) | {"README.md"}
+    found = {str(page.relative_to(checkout / "docs")) for page in (checkout / "docs").rglob("*.md")}
+    assert found == listed
+
+
+def test_the_readme_says_what_every_folder_is_for(checkout: Path) -> None:
+    table = (checkout / "README.md").read_text()
+    folders = {f"{path.parent.name}/" for path in checkout.glob("*/*") if not path.parent.name.startswith(".")}
+    folders -= {f"{name}/" for name in ("build", "install", "log", "out", "data", "runs", "rssm_ros.egg-info")}
+    parts = {f"rssm_ros/{path.parent.name}/" for path in checkout.glob("rssm_ros/*/__init__.py")}
+    missing = {name for name in (folders - {"rssm_ros/"}) | parts if f"`{name}`" not in table}
+    assert not missing
+
+
+def test_the_command_reference_is_what_the_parsers_say(checkout: Path) -> None:
+    """Generated: `make docs` writes it again."""
+    module = runpy.run_path(str(checkout / "scripts" / "command_reference.py"))
+    assert module["page"]() == (checkout / "docs/reference/commands.md").read_text(), "run: make docs"
+
+
+@pytest.mark.parametrize("command", ["make demo", "make test"])
+def test_the_readme_leads_with_a_picture_and_the_two_commands(checkout: Path, command: str) -> None:
+    top = (checkout / "README.md").read_text().splitlines()[:30]
+    assert any(line.startswith("![") for line in top[:5])
+    assert any(line.startswith(command) for line in top)
