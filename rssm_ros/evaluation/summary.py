@@ -1,0 +1,300 @@
+"""What a run was worth, from the traces of its nodes: pace, latency, packages, and how well hidden ones
+were tracked.
+
+Every error is a root mean square distance in metres in the contract's frame, over the ticks named:
+visible (share seen >= 0.5), hidden (<= 0.05). Baselines see the truth wherever the package is not hidden, which
+is more than any detector would give them.
+"""
+
+import json
+import math
+import os
+import platform
+from collections.abc import Mapping
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from rssm_ros.evaluation.trace import Records, TraceError, read_trace
+
+Vector = npt.NDArray[np.float64]
+VISIBLE, HIDDEN = 0.5, 0.05
+ENOUGH_HIDDEN = 20  # ticks below which nothing is said about hidden packages
+MILLI = 1e-6  # ns -> ms
+KEYS = (
+    "status", "checks", "seed", "wall_s", "sim_s", "ticks", "realtime_factor", "loop_hz",
+    "over_budget_fraction", "latency_ms", "packages", "sorted", "missed", "wrong", "expert_sorted",
+    "random_sorted", "belief_error_m", "hold_last_error_m", "climatology_error_m", "hidden_ticks",
+    "dropped", "bundle_sha256", "machine", "versions",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Bounds:
+    """What a run must reach."""
+
+    loop_tolerance: float = 0.02  # of the contract's rate
+    realtime_factor: float = 0.98
+    over_budget_fraction: float = 0.02
+    hidden_to_hold_last: float = 0.5
+    hidden_to_climatology: float = 0.7
+
+
+@dataclass(frozen=True)
+class Run:
+    """The traces of one run, cut to the ticks that count. Filter and gate may be empty after a failure."""
+
+    sim: Records
+    gate: Records
+    filter: Records
+    dt: float
+
+    @property
+    def ticks(self) -> int:
+        """Ticks that passed (the first observation is tick 0)."""
+        return max(0, len(self.sim) - 1)
+
+
+def load_run(folder: Path, dt: float) -> Run:
+    """The traces in `folder`; a missing one is empty. Raises TraceError for a damaged one."""
+    sim, gate, beliefs = (_optional(folder / f"{name}.trace") for name in ("sim", "gate", "filter"))
+    return Run(sim, gate, beliefs, dt)
+
+
+def _optional(path: Path) -> Records:
+    return (
+        read_trace(path)
+        if path.exists()
+        else np.zeros(0, np.dtype([("stamp_ns", "<i8"), ("monotonic_ns", "<i8")]))
+    )
+
+
+# -- pace ----------------------------------------------------------------------------------------------
+
+
+def pace(run: Run) -> dict[str, Any]:
+    """Loop rate, real-time factor and latency (CLOCK_MONOTONIC, picture published to command published)."""
+    sent = {int(stamp): int(seen) for stamp, seen in zip(run.sim["stamp_ns"], run.sim["monotonic_ns"])}
+    latency, moments = [], []
+    for record in run.gate:
+        seen = sent.pop(int(record["stamp_ns"]), None)  # the first answer counts
+        if seen is not None:
+            latency.append((int(record["monotonic_ns"]) - seen) * MILLI)
+            moments.append(int(record["monotonic_ns"]))
+    wall = 1e-9 * float(run.sim["monotonic_ns"][-1] - run.sim["monotonic_ns"][0]) if run.ticks else 0.0
+    span = 1e-9 * (moments[-1] - moments[0]) if len(moments) > 1 else 0.0
+    asked = max(run.ticks, len(latency))  # the last picture may be answered after the end
+    late = sum(value > 1000 * run.dt for value in latency) + asked - len(latency)
+    p50, p99 = np.percentile(latency, [50, 99]).tolist() if latency else (None, None)
+    return {
+        "wall_s": wall,
+        "sim_s": run.ticks * run.dt,
+        "ticks": run.ticks,
+        "realtime_factor": run.ticks * run.dt / wall if wall else None,
+        "loop_hz": (len(moments) - 1) / span if span else None,
+        "over_budget_fraction": late / asked if asked else None,
+        "latency_ms": {"p50": p50, "p99": p99},
+    }
+
+
+# -- beliefs -------------------------------------------------------------------------------------------
+
+
+def belief_errors(run: Run) -> dict[str, Any]:
+    """The belief's error, visible and hidden, beside two baselines; None where there is nothing to tell."""
+    truth = np.asarray(run.sim["package"], np.float64)  # [T, 2]
+    present = np.isfinite(truth).all(axis=1)
+    hidden = present & (run.sim["visibility"] <= HIDDEN)
+    visible = present & (run.sim["visibility"] >= VISIBLE)
+    believed, missing = aligned_beliefs(run)
+    distance = np.linalg.norm(believed - truth, axis=1)
+    held = np.linalg.norm(hold_last(run) - truth, axis=1)
+    guess = truth[hidden].mean(axis=0) if hidden.any() else np.full(2, np.nan)
+    return {
+        "belief_error_m": {"visible": rms(distance[visible]), "hidden": rms(distance[hidden])},
+        "hold_last_error_m": {"hidden": rms(held[hidden])},
+        "climatology_error_m": rms(np.linalg.norm(truth[hidden] - guess, axis=1)),
+        "hidden_ticks": int(hidden.sum()),
+        "dropped": int(missing),
+    }
+
+
+def aligned_beliefs(run: Run) -> tuple[Vector, int]:
+    """The published belief of each tick [T, 2] (the last before it where a tick has none); how many lack."""
+    by_stamp = {int(record["stamp_ns"]): record["mean"] for record in run.filter}
+    rows, last, missing = [], np.full(2, np.nan), 0
+    for stamp in run.sim["stamp_ns"]:
+        found = by_stamp.get(int(stamp))
+        missing += found is None
+        last = last if found is None else np.asarray(found, np.float64)
+        rows.append(last)
+    return np.array(rows, np.float64).reshape(-1, 2), missing
+
+
+def hold_last(run: Run) -> Vector:
+    """Where the package was when last not hidden, moved by odometry into the base's present frame, [T, 2]."""
+    rows = np.full((len(run.sim), 2), np.nan)
+    held = np.full(2, np.nan)
+    for index, record in enumerate(run.sim):
+        if record["reset"]:
+            held = np.full(2, np.nan)
+        forward, turn = (float(value) * run.dt for value in record["odom"])
+        heading = 0.5 * turn  # the chord of the arc driven in this tick
+        moved = held - np.array([forward * math.cos(heading), forward * math.sin(heading)])
+        c, s = math.cos(turn), math.sin(turn)
+        held = np.array([c * moved[0] + s * moved[1], -s * moved[0] + c * moved[1]])
+        if record["visibility"] > HIDDEN:
+            held = np.asarray(record["package"], np.float64)
+        rows[index] = held
+    return rows
+
+
+def rms(values: npt.ArrayLike) -> float | None:
+    """Root mean square of the finite values; None without any."""
+    array = np.asarray(values, np.float64)
+    array = array[np.isfinite(array)]
+    return float(np.sqrt((array**2).mean())) if len(array) else None
+
+
+# -- packages ------------------------------------------------------------------------------------------
+
+
+def packages(run: Run) -> dict[str, int | None]:
+    """What became of the packages, over all episodes of the run."""
+    names = ("packages", "sorted", "wrong", "missed")
+    if not len(run.sim):
+        return dict.fromkeys(names)
+    scores = np.asarray(run.sim["score"], np.int64)
+    ends = np.append(np.flatnonzero(run.sim["reset"][1:]), len(scores) - 1)  # the last tick of each episode
+    return dict(zip(names, scores[ends].sum(axis=0).tolist(), strict=True))
+
+
+def reference_scores(
+    seed: int, seconds: float, names: tuple[str, ...] = ("expert", "random")
+) -> dict[str, int]:
+    """Packages sorted by reference policies on the same seed and time, in parallel, without pictures."""
+    with ProcessPoolExecutor(min(len(names), os.cpu_count() or 1), get_context("spawn")) as pool:
+        return dict(zip(names, pool.map(_reference, names, [seed] * len(names), [seconds] * len(names))))
+
+
+def _reference(name: str, seed: int, seconds: float) -> int:
+    from rssm_ros.envs.manipulator import ManipulatorEnv
+    from rssm_ros.envs.policies import reference_policies
+
+    env, policy = ManipulatorEnv(episode_seconds=None, camera=False), reference_policies()[name]
+    observation, info = env.reset(seed=seed)
+    policy.reset(seed)
+    total, before = 0, 0
+    for _ in range(round(seconds / env.contract.dt)):
+        observation, _, terminal, _, info = env.step(policy.act(observation, info))
+        total, before = total + info["score"].sorted - before, info["score"].sorted
+        if terminal:  # tipped over: the next episode, as in the run
+            seed, before = seed + 1, 0
+            observation, info = env.reset(seed=seed)
+            policy.reset(seed)
+    return total
+
+
+# -- the summary ---------------------------------------------------------------------------------------
+
+
+def summarise(run: Run, rate: float, speed: float = 1.0, lockstep: bool = False) -> dict[str, Any]:
+    """Everything that the traces say, with the checks; keys as in `KEYS`, without those it cannot know."""
+    found: dict[str, Any] = {**pace(run), **packages(run)}
+    if len(run.sim):
+        found |= belief_errors(run)
+    found["checks"] = checks(found, Bounds(), rate * speed, speed, lockstep)
+    return found
+
+
+def checks(
+    found: Mapping[str, Any], bounds: Bounds, loop_hz: float, speed: float, lockstep: bool
+) -> list[dict[str, Any]]:
+    """The checks that apply: no pace for a run in lockstep, no tracking for one that hid too little."""
+    made: list[dict[str, Any]] = []
+
+    def add(name: str, value: float | None, low: float | None, high: float | None) -> None:
+        good = value is not None and (low is None or value >= low) and (high is None or value <= high)
+        told = [f">= {low:.4g}"] * (low is not None) + [f"<= {high:.4g}"] * (high is not None)
+        made.append({"name": name, "value": value, "bound": " and ".join(told), "pass": good})
+
+    if not lockstep:
+        slack = bounds.loop_tolerance
+        add("loop_hz", found.get("loop_hz"), loop_hz * (1 - slack), loop_hz * (1 + slack))
+        add("realtime_factor", found.get("realtime_factor"), bounds.realtime_factor * speed, None)
+        add("over_budget_fraction", found.get("over_budget_fraction"), None, bounds.over_budget_fraction)
+    if found.get("hidden_ticks", 0) >= ENOUGH_HIDDEN:
+        hidden = found["belief_error_m"]["hidden"]
+        hold, guess = found["hold_last_error_m"]["hidden"], found["climatology_error_m"]
+        for name, base, bound in (
+            ("hidden_error_to_hold_last", hold, bounds.hidden_to_hold_last),
+            ("hidden_error_to_climatology", guess, bounds.hidden_to_climatology),
+        ):
+            add(name, hidden / base if hidden is not None and base else None, None, bound)
+    return made
+
+
+def machine() -> dict[str, Any]:
+    """Where it ran."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        cpu = next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), "")
+    except OSError:
+        cpu = platform.processor()
+    return {
+        "cpu": cpu,
+        "cores": os.cpu_count(),
+        "system": platform.platform(),
+        "load_1min": os.getloadavg()[0],
+    }
+
+
+def versions() -> dict[str, str]:
+    """Of what a result depends on."""
+    found = {"python": platform.python_version(), "ros_distro": os.environ.get("ROS_DISTRO", "")}
+    for name in ("rssm_ros", "numpy", "onnxruntime", "mujoco", "ros-rclpy", "rosbags"):
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            found[name] = ""
+    return found
+
+
+def write_summary(path: Path, summary: Mapping[str, Any]) -> dict[str, Any]:
+    """Writes summary.json, atomically, with every key of `KEYS` (null where unknown); returns it whole."""
+    whole = {**dict.fromkeys(KEYS), **summary}
+    whole["checks"] = whole["checks"] or []
+    text = json.dumps(_plain(whole), indent=1) + "\n"
+    temporary = path.with_suffix(".tmp")
+    temporary.write_text(text)
+    temporary.replace(path)
+    return whole
+
+
+def _plain(value: Any) -> Any:
+    """JSON has no NaN: null instead."""
+    if isinstance(value, Mapping):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    if isinstance(value, np.generic):
+        value = value.item()
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+__all__ = [
+    "KEYS",
+    "Bounds",
+    "Run",
+    "TraceError",
+    "load_run",
+    "reference_scores",
+    "summarise",
+    "write_summary",
+]

@@ -1,0 +1,134 @@
+"""Each node of a graph as a real process, as `ros2 launch` would start it; nothing here imports ROS."""
+
+import os
+import random
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from rssm_ros import paths
+from rssm_ros.nodes.graph import NodeDescription
+
+PATIENCE = 3.0  # s between SIGTERM and SIGKILL
+_LOGGED = re.compile(r"^\[(?:ERROR|FATAL)\] \[[\d.]+\] \[[^\]]*\]: (.*)$")
+
+
+def child_environment(out: Path, seed: int | None = None) -> dict[str, str]:
+    """What nodes need beside the caller's environment; the caller's own choices win.
+
+    Own domain, loopback only, one thread per library (the nodes share the machine's cores), logs in the run's
+    folder. ROS_DOMAIN_ID is drawn from the free-to-use ids 1..101, so that two runs rarely meet.
+    """
+    made = dict(os.environ)
+    chosen = random.Random(os.getpid() if seed is None else seed).randint(1, 101)
+    defaults = {
+        "ROS_DOMAIN_ID": str(chosen),
+        "ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST",
+        "AMENT_PREFIX_PATH": sys.prefix,
+        "RSSM_ROS_SHARE": str(paths.share_directory()),
+        "MUJOCO_GL": "egl",
+        "LP_NUM_THREADS": "1",  # Mesa's software rasteriser
+        "OMP_NUM_THREADS": "1",
+        "OPENBLAS_NUM_THREADS": "1",
+    }
+    for name, value in defaults.items():
+        made.setdefault(name, value)
+    made["ROS_LOG_DIR"] = str(out / "log" / "ros")
+    made["PYTHONUNBUFFERED"] = "1"
+    return made
+
+
+class NodeProcess:
+    """One running node and its log file."""
+
+    def __init__(self, node: NodeDescription, folder: Path, environment: Mapping[str, str]) -> None:
+        self.node = node
+        self.log = folder / f"{node.name}.log"
+        command = [sys.executable, "-m", f"rssm_ros.nodes.{node.executable}", *node.ros_arguments()]
+        with self.log.open("wb") as file:
+            self._process = subprocess.Popen(
+                command,
+                stdout=file,
+                stderr=subprocess.STDOUT,
+                stdin=subprocess.DEVNULL,
+                env={**environment, **node.environment},
+                start_new_session=True,  # Ctrl-C reaches the parent alone, which stops the robot first
+            )
+
+    @property
+    def name(self) -> str:
+        """The node's name."""
+        return self.node.name
+
+    @property
+    def pid(self) -> int:
+        """The process id."""
+        return self._process.pid
+
+    @property
+    def code(self) -> int | None:
+        """The exit code, None while it runs."""
+        return self._process.poll()
+
+    def state(self) -> str:
+        """What the kernel says it does: "running", "stopped", "dead"..."""
+        if self.code is not None:
+            return "dead"
+        try:
+            letter = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()[0]
+        except (OSError, IndexError):
+            return "unknown"
+        return {"T": "stopped", "t": "stopped", "Z": "dead"}.get(letter, "running")
+
+    def how_it_ended(self) -> str:
+        """The exit in words, with the last thing it complained about."""
+        code = self.code
+        if code is None:
+            return "is running"
+        how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with code {code}"
+        told = self.complaint()
+        return f"{how}: {told}" if told else how
+
+    def complaint(self) -> str:
+        """The last error in its log, or the last line of a traceback; empty without one."""
+        try:
+            lines = self.log.read_text(errors="replace").splitlines()
+        except OSError:
+            return ""
+        errors = [found.group(1) for found in map(_LOGGED.match, lines) if found]
+        if errors:
+            return errors[-1]
+        traced = [line for line in lines if re.match(r"^\w[\w.]*(Error|Exception|Interrupt)\b", line)]
+        return traced[-1] if traced else ""
+
+    def signal(self, number: int) -> None:
+        """Sends a signal to this process only; nothing if it has ended."""
+        if self.code is None:
+            self._process.send_signal(number)
+
+    def wait(self, seconds: float) -> bool:
+        """Whether it has ended within that time."""
+        try:
+            self._process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            return False
+        return True
+
+
+def end_all(processes: Sequence[NodeProcess], patience: float = PATIENCE) -> list[str]:
+    """SIGTERM to all (woken up first if stopped), SIGKILL to who does not listen; returns the names of
+    those.
+    """
+    for process in processes:
+        process.signal(signal.SIGTERM)
+        process.signal(signal.SIGCONT)
+    deadline = time.monotonic() + patience
+    deaf = [process for process in processes if not process.wait(max(0.0, deadline - time.monotonic()))]
+    for process in deaf:
+        process.signal(signal.SIGKILL)
+        process.wait(PATIENCE)
+    return [process.name for process in deaf]

@@ -1,0 +1,221 @@
+"""What watches a graph of node processes: brings them to life in order, hears their heartbeats, stops
+the robot.
+"""
+
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import rclpy
+from lifecycle_msgs.msg import Transition
+from lifecycle_msgs.srv import ChangeState
+from rclpy.executors import SingleThreadedExecutor
+from rclpy.node import Node
+from rclpy.serialization import deserialize_message
+from rclpy.signals import SignalHandlerOptions
+from rosgraph_msgs.msg import Clock
+from sensor_msgs.msg import JointState, PointCloud2
+from std_msgs.msg import Float64
+from std_srvs.srv import Trigger
+
+from rssm_ros import messages
+from rssm_ros.contract import Contract
+from rssm_ros.nodes.errors import NodeError
+from rssm_ros.nodes.interfaces import COMMANDS, message_type
+from rssm_ros.nodes.processes import NodeProcess
+
+BIRTH = 30.0  # s for a process to offer its services
+CONFIGURE = 60.0  # s to load and prove a model on a busy machine
+SILENCE = 1.0  # s without a heartbeat after which a node is called hung
+LOCKSTEP_SILENCE = 4.0  # the same when the sim itself may wait a second for an answer
+
+
+@dataclass(frozen=True)
+class Status:
+    """One moment of a run, for the eye. NaN: not known."""
+
+    sim_s: float
+    tick: int
+    loop_hz: float
+    visibility: float
+    error_m: float  # of the first target's belief
+    surprise: float
+    commands: int
+
+
+class Supervisor:
+    """The parent's own ROS node. Everything happens inside `spin`, on the caller's thread."""
+
+    def __init__(self, contract: Contract, processes: Sequence[NodeProcess], lockstep: bool = False) -> None:
+        rclpy.init(args=[], signal_handler_options=SignalHandlerOptions.NO)
+        self.contract, self.processes = contract, list(processes)
+        self.node = Node("rssm_up", enable_rosout=False, start_parameter_services=False)
+        self._executor = SingleThreadedExecutor()
+        self._executor.add_node(self.node)
+        self._silence = LOCKSTEP_SILENCE if lockstep else SILENCE
+        self.sim_ns = 0
+        self._beats: dict[str, float] = {}
+        self._answers: list[float] = []
+        self._latest: dict[str, bytes] = {}
+        self._watch()
+
+    def _watch(self) -> None:
+        for process in self.processes:
+            topic = process.node.heartbeat
+            if topic == "clock":
+                self.node.create_subscription(Clock, "clock", self._on_clock, COMMANDS)
+            else:
+                kind = PointCloud2 if topic.endswith("belief") else JointState
+                self.node.create_subscription(kind, topic, self._on_beat(topic), COMMANDS, raw=True)
+        for target in self.contract.targets[:1]:
+            self._keep(target.topic, message_type(target.type))
+            if target.visibility:
+                self._keep(target.visibility, Float64)
+
+    def _keep(self, topic: str, kind: Any) -> None:
+        def store(data: bytes) -> None:
+            self._latest[topic] = data
+
+        self.node.create_subscription(kind, topic, store, COMMANDS, raw=True)
+
+    def _on_clock(self, message: Clock) -> None:
+        self.sim_ns = messages.stamp_ns(message.clock)
+        self._beats["clock"] = time.monotonic()
+
+    def _on_beat(self, topic: str) -> Callable[[bytes], None]:
+        commands = topic.endswith("command/channels")
+
+        def beat(data: bytes) -> None:
+            self._latest[topic] = data
+            self._beats[topic] = time.monotonic()
+            if commands:
+                self._answers.append(self._beats[topic])
+
+        return beat
+
+    # -- life ---------------------------------------------------------------------------------------------
+
+    def spin(self, seconds: float = 0.05) -> None:
+        """Lets messages in for about this long."""
+        deadline = time.monotonic() + seconds
+        while (left := deadline - time.monotonic()) > 0:
+            self._executor.spin_once(timeout_sec=left)
+
+    def bring_up(self) -> None:
+        """Configures all nodes at once, then activates them in the graph's order. Raises NodeError
+        naming one.
+        """
+        clients = {
+            p.name: self.node.create_client(ChangeState, f"{p.name}/change_state") for p in self.processes
+        }
+        waiting = list(self.processes)
+        deadline = time.monotonic() + BIRTH
+        configuring: dict[str, Any] = {}
+        while waiting:
+            self.spin(0.02)
+            self._still_alive()
+            for process in [p for p in waiting if clients[p.name].service_is_ready()]:
+                waiting.remove(process)
+                configuring[process.name] = self._ask(clients[process.name], Transition.TRANSITION_CONFIGURE)
+            if waiting and time.monotonic() > deadline:
+                raise NodeError(
+                    f"{waiting[0].name} offers no services after {BIRTH:.0f} s; see {waiting[0].log}"
+                )
+        for process in self.processes:
+            self._await(process, configuring[process.name], "configured")
+        for process in self.processes:
+            future = self._ask(clients[process.name], Transition.TRANSITION_ACTIVATE)
+            self._await(process, future, "activated")
+
+    def _ask(self, client: Any, transition: int) -> Any:
+        request = ChangeState.Request()
+        request.transition.id = transition
+        return client.call_async(request)
+
+    def _await(self, process: NodeProcess, future: Any, what: str) -> None:
+        deadline = time.monotonic() + CONFIGURE
+        while not future.done():
+            self.spin(0.02)
+            self._still_alive()
+            if time.monotonic() > deadline:
+                raise NodeError(f"{process.name} was not {what} within {CONFIGURE:.0f} s; see {process.log}")
+        if not future.result().success:
+            time.sleep(0.05)  # its log may still be on its way
+            raise NodeError(
+                f"{process.name}: {process.complaint() or f'refused to be {what}; see {process.log}'}"
+            )
+
+    def _still_alive(self) -> None:
+        for process in self.processes:
+            if process.code is not None:
+                raise NodeError(f"{process.name} {process.how_it_ended()}")
+
+    # -- watch --------------------------------------------------------------------------------------------
+
+    def trouble(self) -> str:
+        """Which node is dead or hung, in words; empty while all is well.
+
+        Of several silent nodes the one furthest upstream is named: the others only lack its messages.
+        """
+        for process in self.processes:
+            if process.code is not None:
+                return f"{process.name} (pid {process.pid}) {process.how_it_ended()}"
+        now = time.monotonic()
+        for process in reversed(
+            self.processes
+        ):  # activated last, furthest upstream: sim, filter, planner, gate
+            beat = self._beats.get(process.node.heartbeat)
+            if beat is not None and now - beat > self._silence:
+                return (
+                    f"{process.name} (pid {process.pid}, {process.state()}) hangs: "
+                    f"no {process.node.heartbeat} for {now - beat:.1f} s"
+                )
+        return ""
+
+    def stop_robot(self) -> None:
+        """Presses the gate's emergency stop, if the gate still lives; does not wait."""
+        client = self.node.create_client(Trigger, "gate_node/estop")
+        if client.wait_for_service(timeout_sec=0.05):
+            client.call_async(Trigger.Request())
+
+    def status(self) -> Status:
+        """The latest of everything."""
+        now = time.monotonic()
+        recent = [moment for moment in self._answers[-200:] if now - moment < 2.0]
+        belief = self._belief()
+        return Status(
+            sim_s=self.sim_ns * 1e-9,
+            tick=int(self.sim_ns * 1e-9 * self.contract.rate),
+            loop_hz=(len(recent) - 1) / (recent[-1] - recent[0]) if len(recent) > 2 else math.nan,
+            visibility=self._visibility(),
+            error_m=self._error(belief),
+            surprise=math.nan if belief is None else float(belief[0]["surprise"]),
+            commands=len(self._answers),
+        )
+
+    def _belief(self) -> Any:
+        data = self._latest.get("filter_node/belief")
+        return None if data is None else messages.read_belief(deserialize_message(data, PointCloud2))
+
+    def _visibility(self) -> float:
+        topic = self.contract.targets[0].visibility if self.contract.targets else None
+        data = self._latest.get(topic or "")
+        return math.nan if data is None else float(deserialize_message(data, Float64).data)
+
+    def _error(self, belief: Any) -> float:
+        if belief is None or not self.contract.targets:
+            return math.nan
+        target = self.contract.targets[0]
+        data = self._latest.get(target.topic)
+        if data is None:
+            return math.nan
+        truth = messages.read_fields(deserialize_message(data, message_type(target.type)), target.fields)
+        return float(math.dist(truth, belief[f"mean_{target.name}"].mean(axis=0)))
+
+    def close(self) -> None:
+        """Leaves the graph."""
+        self._executor.shutdown()
+        self.node.destroy_node()
+        rclpy.try_shutdown()
