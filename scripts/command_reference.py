@@ -11,8 +11,9 @@ PAGE = Path(__file__).resolve().parent.parent / "docs" / "reference" / "commands
 HEAD = """<!-- Written by `make docs`; edit the commands' parsers instead. -->
 # Commands
 
-Every command is a word behind `rssm` (`.venv/bin/rssm` after `make`; `ros2 run rssm_ros rssm` after `colcon build`).
-Exit codes: 0 pass, 1 a check failed, 2 usage or environment. `rssm COMMAND --help` says the same as this page.
+Every command is a word behind `rssm`: `.venv/bin/rssm` after `make`, `ros2 run rssm_ros rssm` after
+`colcon build`. Exit codes: 0 pass, 1 a check failed, 2 usage or environment. `rssm COMMAND --help` says the
+same as this page.
 
 | command | does |
 |---|---|
@@ -53,8 +54,8 @@ def _flags(action: argparse.Action) -> str:
 
 def _meaning(parser: argparse.ArgumentParser, action: argparse.Action) -> str:
     text = (action.help or "") % {**vars(action), "prog": parser.prog} if action.help else ""
-    shown = action.option_strings and action.nargs != 0 and action.default not in (None, argparse.SUPPRESS, "")
-    if shown and "default" not in text:
+    worth = action.default not in (None, argparse.SUPPRESS, "")
+    if worth and action.option_strings and action.nargs != 0 and "default" not in text:
         text += f" (default {action.default})"
     return " ".join(text.replace("|", "\\|").split())
 

@@ -31,10 +31,10 @@ def test_every_page_can_be_reached_from_the_index(checkout: Path) -> None:
 
 def test_the_readme_says_what_every_folder_is_for(checkout: Path) -> None:
     table = (checkout / "README.md").read_text()
-    folders = {f"{path.parent.name}/" for path in checkout.glob("*/*") if not path.parent.name.startswith(".")}
-    folders -= {f"{name}/" for name in ("build", "install", "log", "out", "data", "runs", "rssm_ros.egg-info")}
-    parts = {f"rssm_ros/{path.parent.name}/" for path in checkout.glob("rssm_ros/*/__init__.py")}
-    missing = {name for name in (folders - {"rssm_ros/"}) | parts if f"`{name}`" not in table}
+    made = {"build", "install", "log", "out", "data", "runs", "rssm_ros", "rssm_ros.egg-info"}
+    folders = {path.parent.name for path in checkout.glob("[!.]*/*")} - made
+    folders |= {f"rssm_ros/{path.parent.name}" for path in checkout.glob("rssm_ros/*/__init__.py")}
+    missing = {name for name in folders if f"`{name}/`" not in table}
     assert not missing
 
 
