@@ -36,7 +36,9 @@ def prefix(tmp_path_factory: pytest.TempPathFactory, checkout: Path) -> Path:
             shutil.copytree(source, copy / name, ignore=shutil.ignore_patterns("__pycache__"))
         elif source.exists():
             shutil.copy2(source, copy / name)
-    options = ["--quiet", "--no-deps", "--no-index", "--no-build-isolation", "--prefix", str(target)]
+    # Without --ignore-installed pip would uninstall the checkout's own installation from the environment.
+    options = ["--quiet", "--no-deps", "--no-index", "--no-build-isolation", "--ignore-installed"]
+    options += ["--prefix", str(target)]
     result = run([sys.executable, "-m", "pip", "install", *options, "."], cwd=copy)
     assert result.returncode == 0, result.stderr
     return target
