@@ -67,8 +67,10 @@ class Truth:
     serial: int  # counts packages
 
 
-def load_model(detail: bool = False) -> Any:
+def load_model(detail: bool = False, shadows: int = 4096, samples: int = 8) -> Any:
     """The MuJoCo model of the cell. detail: round shapes, anti-aliasing and shadows, for the spectator.
+
+    shadows: pixels of the shadow map; samples: per pixel. Both are what software rendering spends its time on.
 
     Raises SimError when the scene file is missing or does not compile.
     """
@@ -76,8 +78,8 @@ def load_model(detail: bool = False) -> Any:
     try:
         spec = mujoco.MjSpec.from_file(str(path))
         if detail:
-            spec.visual.quality.shadowsize = 4096
-            spec.visual.quality.offsamples = 8
+            spec.visual.quality.shadowsize = shadows
+            spec.visual.quality.offsamples = samples
             spec.visual.quality.numslices = 32
             spec.visual.quality.numstacks = 16
         else:  # clearing and reading a larger buffer than the robot's picture costs more than the picture

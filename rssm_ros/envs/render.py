@@ -58,8 +58,15 @@ class RobotCamera:
 class SpectatorRenderer:
     """A pretty view of recorded states, with shadows; rendered after a run so that it costs the run nothing."""
 
-    def __init__(self, width: int = 640, height: int = 480, camera: str = "spectator") -> None:
-        self._model = load_model(detail=True)
+    def __init__(
+        self,
+        width: int = 640,
+        height: int = 480,
+        camera: str = "spectator",
+        shadows: int = 4096,
+        samples: int = 8,
+    ) -> None:
+        self._model = load_model(detail=True, shadows=shadows, samples=samples)
         self._data = mujoco.MjData(self._model)
         self._renderer = _renderer(self._model, width, height)
         self._camera = self._model.camera(camera).id
