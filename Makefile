@@ -34,8 +34,8 @@ lint: $(VENV)/.installed-dev ## ruff, mypy, import-linter
 
 setup: $(VENV)/.installed-dev ## everything for development, into .venv
 
-docs: $(VENV)/.installed-dev ## write docs/reference/commands.md from the commands' parsers
-	@$(BIN)/python scripts/command_reference.py
+docs: $(VENV)/.installed-dev ## write the generated pages of docs/reference
+	@$(BIN)/python scripts/reference.py
 
 clean: ## remove what runs and builds made (not .venv, data or runs)
 	rm -rf out build install log *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -96,7 +96,8 @@ system_packages
 make_venv
 echo "install: Python packages for $what (once; a minute or two)"
 "$venv/bin/python" -m pip install -q -c constraints.txt setuptools
-"$venv/bin/python" -m pip install -q -c constraints.txt --no-build-isolation -e ".[$extras]"
+# setuptools warns at each editable install that it is one.
+PYTHONWARNINGS=ignore "$venv/bin/python" -m pip install -q -c constraints.txt --no-build-isolation -e ".[$extras]"
 link_share
 touch "$venv/.installed-demo"
 [ "$what" = dev ] && touch "$venv/.installed-dev"

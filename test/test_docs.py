@@ -38,10 +38,10 @@ def test_the_readme_says_what_every_folder_is_for(checkout: Path) -> None:
     assert not missing
 
 
-def test_the_command_reference_is_what_the_parsers_say(checkout: Path) -> None:
-    """Generated: `make docs` writes it again."""
-    module = runpy.run_path(str(checkout / "scripts" / "command_reference.py"))
-    assert module["page"]() == (checkout / "docs/reference/commands.md").read_text(), "run: make docs"
+@pytest.mark.parametrize("page", ["commands.md", "parameters.md"])
+def test_generated_pages_are_up_to_date(checkout: Path, page: str) -> None:
+    module = runpy.run_path(str(checkout / "scripts" / "reference.py"))
+    assert module["PAGES"][page]() == (checkout / "docs/reference" / page).read_text(), "run: make docs"
 
 
 @pytest.mark.parametrize("command", ["make demo", "make test"])

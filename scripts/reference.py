@@ -1,13 +1,16 @@
-"""Writes docs/reference/commands.md from the commands' own parsers: `make docs`."""
+"""Writes the generated pages of docs/reference from parsers and parameter descriptions: `make docs`."""
 
 import argparse
 import importlib
-import sys
+import json
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 from rssm_ros.cli.main import COMMANDS
 
-PAGE = Path(__file__).resolve().parent.parent / "docs" / "reference" / "commands.md"
+FOLDER = Path(__file__).resolve().parent.parent / "docs" / "reference"
+NODES = ("sim_node", "filter_node", "planner_node", "gate_node")
 HEAD = """<!-- Written by `make docs`; edit the commands' parsers instead. -->
 # Commands
 
@@ -20,8 +23,8 @@ same as this page.
 """
 
 
-def page() -> str:
-    """The whole page as Markdown."""
+def commands() -> str:
+    """The commands, as Markdown."""
     index = "".join(f"| [`rssm {name}`](#rssm-{name}) | {text} |\n" for name, text in COMMANDS.items())
     return HEAD + index + "".join(section(name) for name in COMMANDS)
 
@@ -60,9 +63,32 @@ def _meaning(parser: argparse.ArgumentParser, action: argparse.Action) -> str:
     return " ".join(text.replace("|", "\\|").split())
 
 
+def parameters() -> str:
+    """The nodes' parameters, as Markdown."""
+    from rssm_ros.nodes.managed import COMMON, ManagedNode
+
+    text = "<!-- Written by `make docs`; edit the nodes' parameter descriptions instead. -->\n# Parameters\n\n"
+    text += "`ros2 param describe` says the same. They are read when a node is configured.\n"
+    text += "\n## every node\n" + _table(COMMON)
+    for name in NODES:
+        module = importlib.import_module(f"rssm_ros.nodes.{name}")
+        kinds = [kind for kind in vars(module).values() if isinstance(kind, type)]
+        node = next(k for k in kinds if issubclass(k, ManagedNode) and k is not ManagedNode)
+        text += f"\n## {name}\n{_table(node.parameters)}"
+    return text
+
+
+def _table(described: Sequence[Any]) -> str:
+    text = "\n| parameter | default | range | meaning |\n|---|---|---|---|\n"
+    for item in described:
+        bounds = f"{item.low:g} to {item.high:g}" if item.low is not None else ", ".join(item.choices)
+        text += f"| `{item.name}` | `{json.dumps(item.default)}` | {bounds} | {item.description} |\n"
+    return text
+
+
+PAGES: dict[str, Callable[[], str]] = {"commands.md": commands, "parameters.md": parameters}
+
 if __name__ == "__main__":
-    written = page()
-    if "--check" in sys.argv:
-        sys.exit(written != PAGE.read_text(encoding="utf-8"))
-    PAGE.write_text(written, encoding="utf-8")
-    print(f"wrote {PAGE.name}")
+    for file, page in PAGES.items():
+        (FOLDER / file).write_text(page(), encoding="utf-8")
+        print(f"wrote docs/reference/{file}")
