@@ -67,7 +67,7 @@ def parameters() -> str:
     """The nodes' parameters, as Markdown."""
     from rssm_ros.nodes.managed import COMMON, ManagedNode
 
-    text = "<!-- Written by `make docs`; edit the nodes' parameter descriptions instead. -->\n# Parameters\n\n"
+    text = "<!-- Written by `make docs`; edit the nodes' descriptions instead. -->\n# Parameters\n\n"
     text += "`ros2 param describe` says the same. They are read when a node is configured.\n"
     text += "\n## every node\n" + _table(COMMON)
     for name in NODES:
