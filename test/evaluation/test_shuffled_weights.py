@@ -1,0 +1,76 @@
+"""The shipped bundle's figures come from what it learned: with its weights shuffled they fall apart."""
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from rssm_ros.bundle import GOLDEN, WEIGHTS, load_bundle, write_manifest
+from rssm_ros.evaluation.policy import BUNDLE, evaluate, tasks
+from rssm_ros.online.golden import read_golden
+from rssm_ros.online.session import Session
+
+onnx = pytest.importorskip("onnx")
+SEEDS, SECONDS = (0, 1), 25.0
+
+
+def shuffle_weights(source: Path, target: Path, seed: int) -> None:
+    """A copy whose tensors keep their values, not their order; its golden vectors fit, so it loads."""
+    bundle = load_bundle(source)
+    shutil.copytree(source, target)
+    places: dict[int, tuple[int, np.dtype[np.generic]]] = {}
+    for path in target.glob("*.onnx"):
+        for tensor in onnx.load(path, load_external_data=False).graph.initializer:
+            where = {entry.key: entry.value for entry in tensor.external_data}
+            if where:
+                kind = onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type)
+                places[int(where.get("offset", 0))] = (int(where["length"]), kind)
+    raw = bytearray((target / WEIGHTS).read_bytes())
+    rng = np.random.default_rng(seed)
+    for offset, (length, kind) in sorted(places.items()):
+        values = np.frombuffer(raw, kind, length // kind.itemsize, offset)
+        raw[offset : offset + length] = rng.permutation(values).tobytes()
+    (target / WEIGHTS).write_bytes(raw)
+    write_manifest(bundle, target)
+    session, arrays = Session(target, prove=False), read_golden(target)
+    for graph, case in sorted({tuple(name.split("/")[:2]) for name in arrays}):
+        prefix = f"{graph}/{case}/in/"
+        feeds = {name.removeprefix(prefix): a for name, a in arrays.items() if name.startswith(prefix)}
+        arrays |= {f"{graph}/{case}/out/{name}": value for name, value in session.run(graph, feeds).items()}
+    np.savez_compressed(target / GOLDEN, allow_pickle=False, **arrays)
+    write_manifest(bundle, target)
+
+
+@pytest.fixture(scope="module")
+def shipped(checkout: Path) -> Path:
+    folder = checkout / "models" / "manipulator"
+    if not (folder / "bundle.json").exists():
+        pytest.skip("no bundle ships yet")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def shuffled(shipped: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("shuffled") / "manipulator"
+    shuffle_weights(shipped, folder, seed=0)
+    return folder
+
+
+def test_a_shuffled_bundle_still_proves_itself(shuffled: Path) -> None:
+    """Hashes and golden vectors say that a bundle computes what it computed, not that it is any good."""
+    Session(shuffled)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(180)
+def test_shuffled_weights_neither_track_nor_sort(shipped: Path, shuffled: Path) -> None:
+    figures = []
+    for folder in (shipped, shuffled):
+        report = evaluate(tasks(folder, SEEDS, SECONDS, particles=4, policies=(BUNDLE,)), workers=2)
+        hidden = report["belief"]["hidden"]
+        assert hidden["ticks"] > 50
+        figures.append((report["policies"][BUNDLE]["sorted"], hidden["error_m"]["value"]))
+    (sorted_shipped, error_shipped), (sorted_shuffled, error_shuffled) = figures
+    assert error_shuffled > 2 * error_shipped
+    assert sorted_shuffled <= sorted_shipped - 2
