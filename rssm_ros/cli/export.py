@@ -1,0 +1,83 @@
+"""`rssm export`: a checkpoint becomes a bundle that has proven itself on this machine."""
+
+import argparse
+import json
+import subprocess
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+
+def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Adds the command."""
+    parser = subparsers.add_parser("export", help="turn a checkpoint into a bundle")
+    parser.add_argument("checkpoint", type=Path, help="a run, or one of its checkpoints")
+    parser.add_argument(
+        "--out", type=Path, required=True, help="the bundle's folder, e.g. models/manipulator"
+    )
+    parser.add_argument(
+        "--horizon", type=int, default=10, help="ticks that rollout.onnx imagines (default 10)"
+    )
+    parser.add_argument("--scores", type=Path, help="JSON whose content becomes the bundle's scores")
+    parser.add_argument(
+        "--shuffle-weights",
+        type=int,
+        metavar="SEED",
+        help="permute every weight tensor first: a bundle that loads and knows nothing, to compare with",
+    )
+    parser.add_argument("--json", action="store_true", help="print the manifest")
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Exports; 0 when the new bundle has proven itself."""
+    from rssm_ros.contract import Contract
+    from rssm_ros.export.bundle import Model, export_bundle, shuffled
+    from rssm_ros.export.errors import ExportError
+    from rssm_ros.training.checkpoint import load_checkpoint
+
+    if args.horizon < 1:
+        raise ExportError(f"--horizon is {args.horizon}; at least 1 tick is needed")
+    world_model, actor, critic, meta = load_checkpoint(args.checkpoint)
+    contract = Contract.from_dict(meta["contract"], f"{args.checkpoint}: contract")
+    model = Model(world_model, actor, critic)
+    if args.shuffle_weights is not None:
+        model = shuffled(model, args.shuffle_weights)
+    scores = json.loads(args.scores.read_text()) if args.scores else {}
+    bundle = export_bundle(
+        model, contract, args.out, _provenance(meta, args.shuffle_weights, scores), args.horizon
+    )
+    if args.json:
+        print(json.dumps(bundle.to_dict(), indent=1))
+    else:
+        size = sum(path.stat().st_size for path in args.out.iterdir()) / 1e6
+        print(f"{args.out}: {size:.1f} MB, proven here; SHA-256 {bundle.sha256[:12]}")
+    return 0
+
+
+def _provenance(meta: Mapping[str, Any], shuffle: int | None, scores: Mapping[str, Any]) -> Any:
+    from rssm_ros.export.bundle import Provenance
+
+    training = {
+        "commit": _commit(),
+        "steps": meta.get("step"),
+        "hours": round(float(meta.get("elapsed_s") or 0.0) / 3600, 3),
+        "sizes": meta.get("sizes"),
+        "options": meta.get("options"),
+        "validation": meta.get("validation"),
+    }
+    if shuffle is not None:
+        training["shuffled_with_seed"] = shuffle
+    data = meta.get("data")
+    dataset = dict(data) if isinstance(data, Mapping) else {"name": data}
+    return Provenance(dataset, {k: v for k, v in training.items() if v is not None}, {}, dict(scores))
+
+
+def _commit() -> str | None:
+    """The commit of the checkout this runs in, if it is one."""
+    command = ["git", "describe", "--always", "--dirty", "--exclude=*"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout.strip() or None

@@ -1,0 +1,92 @@
+"""Golden vectors: inputs for every graph, with noise that no rounding can turn into another sample."""
+
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from rssm_ros.contract import Contract
+from rssm_ros.export.steps import Filter, Named, Rollout, drawn, one_hot
+from rssm_ros.online.steps import Array
+from rssm_ros.world_model import WorldModel
+
+MARGIN = 1e-3  # least distance of a uniform from every edge of the distribution function
+PARTICLES = 3
+STEPS = 4
+
+
+def clear_noise(probs: Tensor, generator: torch.Generator) -> Tensor:
+    """Uniforms [N, S] at least MARGIN away from every edge of probs [N, S, K]: drawn again until they are."""
+    edges = torch.cumsum(probs, -1)[..., :-1]
+    noise = torch.rand(probs.shape[:-1], generator=generator)
+    while True:
+        close = ((noise.unsqueeze(-1) - edges).abs() < MARGIN).any(-1)
+        if not close.any():
+            return noise
+        noise = torch.where(close, torch.rand(noise.shape, generator=generator), noise)
+
+
+def observations(contract: Contract, generator: torch.Generator) -> Named:
+    """One made-up observation per modality, with its leading axis of 1."""
+    made = {}
+    for spec in contract.observations:
+        if spec.kind == "image":
+            made[spec.name] = torch.randint(0, 256, (1, *spec.shape), generator=generator, dtype=torch.uint8)
+        else:
+            made[spec.name] = torch.randn((1, *spec.shape), generator=generator)
+    return made
+
+
+def presence_patterns(names: list[str]) -> list[set[str]]:
+    """One per golden step: everything, everything, the first modality only, nothing."""
+    return [set(names), set(names), {names[0]}, set()]
+
+
+def filter_inputs(
+    world_model: WorldModel, contract: Contract, step: Filter, generator: torch.Generator
+) -> Iterator[Named]:
+    """STEPS teacher-forced inputs of filter.onnx, each from the state that the one before led to."""
+    sizes = world_model.sizes
+    deter, stoch = torch.zeros(PARTICLES, sizes.deter), torch.zeros(PARTICLES, sizes.stoch, dtype=torch.int64)
+    for tick, present in enumerate(presence_patterns(list(world_model.rssm.tokens))):
+        action = torch.rand(PARTICLES, contract.action_dim, generator=generator) * 2 - 1
+        first = torch.full((PARTICLES,), tick == 0)
+        made = observations(contract, generator)
+        tokens = {name: world_model.encode(name, made[name]) for name in world_model.rssm.tokens}
+        here = {name: torch.tensor([name in present]) for name in tokens}
+        after, prior = step.prior(deter, stoch, action, first)
+        probs = step.posterior(after, prior, tokens, here)
+        noise = clear_noise(probs, generator)
+        inputs = {"deter": deter, "stoch": stoch, "action": action, "is_first": first, "noise": noise}
+        for name in tokens:
+            inputs |= {f"tokens_{name}": tokens[name], f"presence_{name}": here[name]}
+        yield inputs
+        deter, (stoch, _) = after, drawn(probs, noise)
+
+
+def predict_inputs(step: Filter, like: Named, generator: torch.Generator) -> Named:
+    """predict.onnx from the state of a filter step, with noise clear of the prior's edges."""
+    driven = {name: like[name] for name in ("deter", "stoch", "action", "is_first")}
+    _, prior = step.prior(*driven.values())
+    return {**driven, "noise": clear_noise(prior, generator)}
+
+
+def rollout_inputs(step: Rollout, deter: Tensor, stoch: Tensor, generator: torch.Generator) -> Named:
+    """rollout.onnx from a state, its noise clear of the edges met on the way."""
+    rssm, rows = step.world_model.rssm, len(deter)
+    actions = torch.rand(rows, step.horizon, rssm.action_dim, generator=generator) * 2 - 1
+    noises, h, hot = [], deter, one_hot(stoch, rssm.sizes.classes)
+    for tick in range(step.horizon):
+        h = step.core(h, hot, actions[:, tick])
+        probs = rssm.prior(h)
+        noises.append(clear_noise(probs, generator))
+        _, hot = drawn(probs, noises[-1])
+    return {"deter": deter, "stoch": stoch, "actions": actions, "noise": torch.stack(noises, 1)}
+
+
+def record(arrays: dict[str, Array], graph: str, case: int, inputs: Named, outputs: Named) -> None:
+    """Adds one case in golden.npz's form."""
+    for kind, values in (("in", inputs), ("out", outputs)):
+        for name, value in values.items():
+            arrays[f"{graph}/{case}/{kind}/{name}"] = np.ascontiguousarray(value.detach().numpy())
