@@ -2,8 +2,8 @@
 were tracked.
 
 Every error is a root mean square distance in metres in the contract's frame, over the ticks named:
-visible (share seen >= 0.5), hidden (<= 0.05). Baselines see the truth wherever the package is not hidden, which
-is more than any detector would give them.
+visible (share seen >= 0.5), hidden (<= 0.05). Baselines see the truth wherever the package is not hidden,
+which is more than any detector would give them.
 """
 
 import json
@@ -173,6 +173,23 @@ def packages(run: Run) -> dict[str, int | None]:
     scores = np.asarray(run.sim["score"], np.int64)
     ends = np.append(np.flatnonzero(run.sim["reset"][1:]), len(scores) - 1)  # the last tick of each episode
     return dict(zip(names, scores[ends].sum(axis=0).tolist(), strict=True))
+
+
+def stopped_after(run: Run, fault_ns: int, slow: float = 0.02) -> float | None:
+    """Seconds from a fault (CLOCK_MONOTONIC ns) until the base moved slower than `slow` (m/s, rad/s) for
+    good.
+
+    None: it was never seen to stand still.
+    """
+    after = run.sim[run.sim["monotonic_ns"] >= fault_ns]
+    if not len(after):
+        return None
+    moving = np.abs(after["speed"]).max(axis=1) > slow
+    if moving[-1]:
+        return None
+    last = np.flatnonzero(moving)
+    at = int(after["monotonic_ns"][last[-1] + 1 if len(last) else 0])
+    return 1e-9 * (at - fault_ns)
 
 
 def reference_scores(

@@ -43,19 +43,38 @@ def read_trace(path: Path) -> Records:
     """All whole records of a trace, [ticks]. Raises TraceError."""
     try:
         head, _, body = path.read_bytes().partition(b"\n")
-        dtype = np.dtype(
-            [(item[0], item[1], *(tuple(shape) for shape in item[2:])) for item in json.loads(head)]
-        )
+        dtype = _dtype(head)
     except (OSError, ValueError, TypeError) as error:
         raise TraceError(f"{path} is not a trace of a run: {error}") from error
     return np.frombuffer(body, dtype, len(body) // dtype.itemsize)
 
 
-def simulation_dtype(state: int, channels: int, vectors: dict[str, int]) -> np.dtype[np.void]:
+def read_last(path: Path) -> np.void:
+    """The last whole record of a trace that may still grow; cheap. Raises TraceError, also where there
+    is none.
+    """
+    try:
+        with path.open("rb") as file:
+            head = file.readline()
+            dtype = _dtype(head)
+            count = (path.stat().st_size - len(head)) // dtype.itemsize
+            file.seek(len(head) + max(0, count - 1) * dtype.itemsize)
+            return np.frombuffer(file.read(dtype.itemsize), dtype, 1)[0]
+    except (OSError, ValueError, TypeError, IndexError) as error:
+        raise TraceError(f"{path} holds no record yet: {error}") from error
+
+
+def _dtype(head: bytes) -> np.dtype[np.void]:
+    return np.dtype([(item[0], item[1], *(tuple(shape) for shape in item[2:])) for item in json.loads(head)])
+
+
+def simulation_dtype(
+    state: int, channels: int, observations: dict[str, tuple[int, ...]]
+) -> np.dtype[np.void]:
     """The sim node's record: what was true, measured and applied at one tick.
 
-    state: length of `ManipulatorEnv.state()`; channels: A; vectors: the vector observations and their
-    lengths.
+    state: length of `ManipulatorEnv.state()`; channels: A; observations: the shape of each (three numbers: an
+    image of bytes).
     """
     fields: list[Any] = [
         ("tick", "<i8"),
@@ -73,7 +92,7 @@ def simulation_dtype(state: int, channels: int, vectors: dict[str, int]) -> np.d
         ("reset", "<i1"),  # a new episode begins at this tick
         ("braked", "<i1"),  # the robot's own timeout stops it
     ]
-    fields += [(name, "<f4", (size,)) for name, size in vectors.items()]
+    fields += [(name, "<f4" if len(shape) == 1 else "u1", shape) for name, shape in observations.items()]
     return np.dtype(fields)
 
 

@@ -101,8 +101,8 @@ class SimulationTrace:
 
     def __init__(self, folder: str, robot: SimulatedRobot) -> None:
         contract = robot.contract
-        self._vectors = {spec.name: spec.dim for spec in contract.observations if spec.kind == "vector"}
-        dtype = simulation_dtype(len(robot.env.state()), contract.action_dim, self._vectors)
+        self._observations = {spec.name: spec.shape for spec in contract.observations}
+        dtype = simulation_dtype(len(robot.env.state()), contract.action_dim, self._observations)
         self._writer = TraceWriter(Path(folder) / "sim.trace", dtype)
         self._robot = robot
 
@@ -111,7 +111,7 @@ class SimulationTrace:
         observation, reward, _, _, info = outcome
         truth, score = info["truth"], info["score"]
         self._writer.write(
-            **{name: observation[name] for name in self._vectors},
+            **{name: observation[name] for name in self._observations},
             tick=tick,
             stamp_ns=stamp_ns,
             monotonic_ns=seen_ns,

@@ -25,7 +25,9 @@ from rssm_ros.contract import Contract
 from rssm_ros.nodes.errors import NodeError
 from rssm_ros.nodes.interfaces import COMMANDS, message_type
 from rssm_ros.nodes.processes import NodeProcess
+from rssm_ros.online.grid import SECOND
 
+START = 1.0  # s: the sim's clock begins here
 BIRTH = 30.0  # s for a process to offer its services
 CONFIGURE = 60.0  # s to load and prove a model on a busy machine
 SILENCE = 1.0  # s without a heartbeat after which a node is called hung
@@ -103,10 +105,12 @@ class Supervisor:
         while (left := deadline - time.monotonic()) > 0:
             self._executor.spin_once(timeout_sec=left)
 
-    def bring_up(self) -> None:
-        """Configures all nodes at once, then activates them in the graph's order. Raises NodeError
-        naming one.
+    def bring_up(self, cancelled: Callable[[], bool] = lambda: False) -> None:
+        """Configures all nodes at once, then activates them in the graph's order.
+
+        Raises NodeError naming the node that is at fault, or when `cancelled` says so.
         """
+        self._cancelled = cancelled
         clients = {
             p.name: self.node.create_client(ChangeState, f"{p.name}/change_state") for p in self.processes
         }
@@ -148,6 +152,8 @@ class Supervisor:
             )
 
     def _still_alive(self) -> None:
+        if self._cancelled():
+            raise NodeError("stopped while starting")
         for process in self.processes:
             if process.code is not None:
                 raise NodeError(f"{process.name} {process.how_it_ended()}")
@@ -173,6 +179,10 @@ class Supervisor:
                     f"no {process.node.heartbeat} for {now - beat:.1f} s"
                 )
         return ""
+
+    def finished(self, seconds: float) -> bool:
+        """Whether that much simulated time has passed since the clock's first second."""
+        return self.sim_ns >= round((START + seconds) * SECOND)
 
     def stop_robot(self) -> None:
         """Presses the gate's emergency stop, if the gate still lives; does not wait."""

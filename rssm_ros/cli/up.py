@@ -1,0 +1,328 @@
+"""`rssm up`: the node graph as real processes, watched, recorded and summed up."""
+
+import argparse
+import json
+import os
+import shutil
+import signal
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from rssm_ros.bundle import BundleError, load_bundle
+from rssm_ros.contract import Contract, find_contract
+from rssm_ros.evaluation import summary as summaries
+from rssm_ros.nodes.graph import PLANNERS, GraphOptions, manipulator_graph
+from rssm_ros.nodes.processes import NodeProcess, child_environment, end_all
+
+FAILED, USAGE = 1, 2
+AFTERMATH = 0.8  # s that the sim goes on after a failure, so that its trace shows the robot stopping
+LOOK = 0.05  # s between looks at the processes
+SHOWN = 4  # status lines per second
+GRACE = 30.0  # s of wall time beyond what a run should take
+
+
+def add_parser(subparsers: Any) -> None:
+    """Registers the command."""
+    parser = subparsers.add_parser(
+        "up", help="run the whole node graph without `ros2 launch`, and sum up the run"
+    )
+    parser.add_argument(
+        "robot", nargs="?", default="manipulator", help="a shipped contract's name, or a path"
+    )
+    parser.add_argument("--seconds", type=float, default=60.0, help="of simulated time (default 60)")
+    parser.add_argument("--seed", type=int, default=0, help="of the episode and of the filter's noise")
+    parser.add_argument(
+        "--out", type=Path, help="folder for summary, traces, bag and video (default out/ROBOT)"
+    )
+    parser.add_argument("--bundle", default="", help="folder of an exported model (default: the shipped one)")
+    parser.add_argument("--planner", default="actor", choices=PLANNERS, help="how actions are chosen")
+    parser.add_argument("--speed", type=float, default=1.0, help="simulated seconds per second (default 1)")
+    parser.add_argument("--lockstep", action="store_true", help="the sim waits for every answer")
+    parser.add_argument("--view", action="store_true", help="open a window, where there is a screen")
+    parser.add_argument("--record", action="store_true", help="write an MCAP bag and a video")
+    parser.add_argument(
+        "--no-references", action="store_true", help="skip the expert's and the random policy's run"
+    )
+    parser.add_argument("--json", action="store_true", help="print summary.json instead of the table")
+    parser.set_defaults(run=run)
+
+
+@dataclass
+class Outcome:
+    """How a run ended."""
+
+    error: str = ""  # empty: all went well
+    started: bool = False  # the nodes came to life
+    fault_ns: int = 0  # CLOCK_MONOTONIC when a failure was noticed
+    recorded: dict[str, int] = field(default_factory=dict)
+    killed: list[str] = field(default_factory=list)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """The command; returns its exit code."""
+    started = time.monotonic()
+    contract = find_contract(arguments.robot)
+    out = _fresh(arguments.out or Path("out") / contract.name)
+    options = _options(arguments, contract, out)
+    console = Console(stderr=True, quiet=arguments.json)
+    outcome = _run_graph(options, contract, out, console, arguments)
+    found = _summary(outcome, options, contract, out, arguments, console)
+    found["total_wall_s"] = round(time.monotonic() - started, 2)
+    whole = summaries.write_summary(out / "summary.json", found)
+    if arguments.json:
+        print(json.dumps(json.loads((out / "summary.json").read_text())))
+    else:
+        _show(whole, out, console)
+    if outcome.error:
+        print(f"rssm up: {outcome.error}", file=sys.stderr)
+        return FAILED if outcome.started else USAGE
+    return 0 if whole["status"] == "pass" else FAILED
+
+
+def _fresh(out: Path) -> Path:
+    """The run's folder, without what an earlier run left there."""
+    out = out.absolute()
+    for name in ("bag", "trace", "log"):
+        shutil.rmtree(out / name, ignore_errors=True)
+    for name in ("summary.json", "manipulator.mp4"):
+        (out / name).unlink(missing_ok=True)
+    for name in ("trace", "log"):
+        (out / name).mkdir(parents=True)
+    return out
+
+
+def _options(arguments: argparse.Namespace, contract: Contract, out: Path) -> GraphOptions:
+    named = (
+        arguments.robot
+        if not arguments.robot.endswith((".yaml", ".yml"))
+        else str(Path(arguments.robot).absolute())
+    )
+    return GraphOptions(
+        contract=named,
+        bundle=str(Path(arguments.bundle).absolute()) if arguments.bundle else "",
+        planner=arguments.planner,
+        seed=arguments.seed,
+        seconds=arguments.seconds,
+        speed=arguments.speed,
+        lockstep=arguments.lockstep,
+        view=arguments.view,
+        trace=str(out / "trace"),
+    )
+
+
+def _run_graph(
+    options: GraphOptions, contract: Contract, out: Path, console: Console, arguments: argparse.Namespace
+) -> Outcome:
+    """Starts, watches and ends the processes; whatever happens, none is left behind."""
+    environment = child_environment(out)
+    os.environ.update(environment)  # this process is a part of the same ROS graph
+    from rssm_ros.nodes.errors import NodeError  # rclpy is imported from here on, and only here
+    from rssm_ros.nodes.recorder import Recorder
+    from rssm_ros.nodes.supervisor import Supervisor
+
+    outcome = Outcome()
+    asked = _catch_signals()
+    console.print(f"starting the nodes (ROS_DOMAIN_ID {environment['ROS_DOMAIN_ID']}) ...")
+    processes = [NodeProcess(node, out / "log", environment) for node in manipulator_graph(options)]
+    supervisor, recorder = None, None
+    try:
+        supervisor = Supervisor(contract, processes, options.lockstep)
+        if arguments.record:
+            watched = supervisor
+            recorder = Recorder(supervisor.node, out / "bag", _topics(contract), lambda: watched.sim_ns)
+        supervisor.bring_up(lambda: bool(asked))
+        outcome.started = True
+        outcome.error = _watch(supervisor, options, console, asked)
+        if outcome.error:
+            outcome.fault_ns = time.monotonic_ns()
+            supervisor.stop_robot()
+            supervisor.spin(AFTERMATH)
+    except NodeError as error:
+        outcome.error = str(error)
+    finally:
+        outcome.killed = end_all(processes)
+        if recorder is not None:
+            recorder.close()
+            outcome.recorded = recorder.counts
+        if supervisor is not None:
+            supervisor.close()
+    return outcome
+
+
+def _catch_signals() -> list[int]:
+    """SIGINT and SIGTERM end the run in order: the robot stops first."""
+    asked: list[int] = []
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda received, _: asked.append(received))
+    return asked
+
+
+def _topics(contract: Contract) -> list[tuple[str, str]]:
+    """What goes into the bag: everything an evaluation needs, under the contract's names."""
+    topics = [(item.topic, item.type) for item in contract.observations]
+    topics += [(item.topic, item.type) for item in contract.actions]
+    topics += [(item.topic, item.type) for item in contract.targets]
+    topics += [
+        (target.visibility, "std_msgs/msg/Float64") for target in contract.targets if target.visibility
+    ]
+    topics += [(item.topic, item.type) for item in (contract.episode, contract.reward) if item is not None]
+    topics += [
+        (f"filter_node/{t.name}", "geometry_msgs/msg/PoseWithCovarianceStamped") for t in contract.targets
+    ]
+    return [
+        *topics,
+        ("clock", "rosgraph_msgs/msg/Clock"),
+        ("camera/camera_info", "sensor_msgs/msg/CameraInfo"),
+        ("gate_node/applied", "sensor_msgs/msg/JointState"),
+        ("planner_node/command/channels", "sensor_msgs/msg/JointState"),
+        ("planner_node/plan", "nav_msgs/msg/Path"),
+        ("filter_node/belief", "sensor_msgs/msg/PointCloud2"),
+        ("/diagnostics", "diagnostic_msgs/msg/DiagnosticArray"),
+    ]
+
+
+def _watch(supervisor: Any, options: GraphOptions, console: Console, asked: list[int]) -> str:
+    """Until the simulated time is over; returns what went wrong, or nothing."""
+    score = _score_reader(Path(options.trace))
+    longest = (options.seconds / options.speed if not options.lockstep else 20 * options.seconds) + GRACE
+    deadline, shown = time.monotonic() + longest, 0.0
+    with Live(console=console, auto_refresh=False, transient=True) as live:
+        while not supervisor.finished(options.seconds):
+            supervisor.spin(LOOK)
+            if trouble := supervisor.trouble():
+                return str(trouble)
+            if asked:
+                return f"stopped by {signal.Signals(asked[0]).name}"
+            if time.monotonic() > deadline:
+                return (
+                    f"the simulation is too slow: {options.seconds:g} s were not over after {longest:.0f} s"
+                )
+            if not console.quiet and time.monotonic() - shown > 1 / SHOWN:
+                shown = time.monotonic()
+                live.update(_line(supervisor.status(), score(), options), refresh=True)
+        supervisor.spin(4 * LOOK)  # the last answer, into trace and bag
+    return ""
+
+
+def _score_reader(traces: Path) -> Callable[[], tuple[int, ...]]:
+    """Sorted, missed, wrong so far, from the last record of the sim's growing trace."""
+    from rssm_ros.evaluation.trace import TraceError, read_last
+
+    def read() -> tuple[int, ...]:
+        try:
+            last = read_last(traces / "sim.trace")
+        except TraceError:
+            return (0, 0, 0)
+        _, done, wrong, missed = (int(value) for value in last["score"])
+        return done, missed, wrong
+
+    return read
+
+
+def _line(status: Any, score: tuple[int, ...], options: GraphOptions) -> Text:
+    done, missed, wrong = score
+    seen = status.visibility
+    line = Text(f"{max(0.0, status.sim_s - 1):6.1f} / {options.seconds:g} s  tick {status.tick:5d}  ")
+    line.append(f"{status.loop_hz:5.1f} Hz  ")
+    line.append(f"sorted {done}  missed {missed}  wrong {wrong}  ", "bold")
+    if seen != seen:
+        line.append("no package     ", "dim")
+    elif seen <= summaries.HIDDEN:
+        line.append("hidden         ", "bold yellow")
+    else:
+        line.append(f"visible {seen:4.0%}   ", "green")
+    line.append(f"belief {100 * status.error_m:5.1f} cm  surprise {status.surprise:5.2f} nats")
+    return line
+
+
+def _summary(
+    outcome: Outcome,
+    options: GraphOptions,
+    contract: Contract,
+    out: Path,
+    arguments: argparse.Namespace,
+    console: Console,
+) -> dict[str, Any]:
+    """Everything that summary.json says."""
+    found: dict[str, Any] = {
+        "seed": options.seed,
+        "machine": summaries.machine(),
+        "versions": summaries.versions(),
+    }
+    try:
+        found["bundle_sha256"] = load_bundle(options.bundle_folder()).sha256
+    except BundleError:
+        found["bundle_sha256"] = None
+    if outcome.error:
+        found["error"] = outcome.error
+    if not outcome.started:
+        return {**found, "status": "error"}
+    traced = summaries.load_run(out / "trace", contract.dt)
+    found |= summaries.summarise(traced, float(contract.rate), options.speed, options.lockstep)
+    if outcome.error:
+        found["stopped_after_s"] = summaries.stopped_after(traced, outcome.fault_ns)
+        return {**found, "status": "error"}
+    if not arguments.no_references:
+        console.print("the same seed with the expert and the random policy ...")
+        for name, count in summaries.reference_scores(options.seed, options.seconds).items():
+            found[f"{name}_sorted"] = count
+    if arguments.record:
+        found["messages_recorded"] = sum(outcome.recorded.values())
+        _film(out, contract, found, console)
+    return {**found, "status": "pass" if all(check["pass"] for check in found["checks"]) else "fail"}
+
+
+def _film(out: Path, contract: Contract, found: dict[str, Any], console: Console) -> None:
+    """The video, after the run so that it steals nothing from the loop; a missing one is told, not fatal."""
+    from rssm_ros.evaluation.video import VideoError, render_video
+
+    console.print("rendering the video ...")
+    started = time.monotonic()
+    try:
+        render_video(out / "trace", out / f"{contract.name}.mp4", contract.dt)
+    except VideoError as error:
+        found["video_error"] = str(error)
+        console.print(str(error), style="yellow")
+    found["video_wall_s"] = round(time.monotonic() - started, 2)
+
+
+def _show(whole: dict[str, Any], out: Path, console: Console) -> None:
+    table = Table(title=f"{whole['status']}: {out}", title_justify="left", show_header=False)
+    table.add_column()
+    table.add_column(justify="right")
+    table.add_column(style="dim")
+
+    def row(name: str, value: Any, note: str = "") -> None:
+        told = "-" if value is None else f"{value:.3f}" if isinstance(value, float) else str(value)
+        table.add_row(name, told, note)
+
+    row(
+        "packages sorted",
+        whole["sorted"],
+        f"expert {whole['expert_sorted']}, random {whole['random_sorted']}",
+    )
+    row("missed / wrong", f"{whole['missed']} / {whole['wrong']}", f"of {whole['packages']} finished")
+    errors, hold = whole["belief_error_m"] or {}, whole["hold_last_error_m"] or {}
+    row("belief error, visible (m)", errors.get("visible"))
+    row("belief error, hidden (m)", errors.get("hidden"), f"{whole['hidden_ticks']} ticks")
+    row("hold last, hidden (m)", hold.get("hidden"))
+    row("constant guess, hidden (m)", whole["climatology_error_m"])
+    latency = whole["latency_ms"] or {}
+    row("latency p50 / p99 (ms)", " / ".join(_number(latency.get(key)) for key in ("p50", "p99")))
+    for check in whole["checks"]:
+        mark = "[green]pass[/]" if check["pass"] else "[bold red]FAIL[/]"
+        table.add_row(f"check {check['name']}", _number(check["value"]), f"{check['bound']}  {mark}")
+    console.print(table)
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3g}"

@@ -1,0 +1,59 @@
+"""Points of the robot's frame in a camera's picture, and the shape of a belief."""
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+Vector = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Pinhole:
+    """A camera's pose in the world and its focal lengths for a picture of width x height pixels."""
+
+    position: Vector  # [3] m
+    rotation: Vector  # [3, 3] columns: right, up, backward
+    focal: tuple[float, float]  # pixels
+    width: int
+    height: int
+
+    def project(self, points: npt.ArrayLike) -> Vector:
+        """World points [n, 3] -> pixels [n, 2] (x right, y down); NaN behind the camera."""
+        local = (np.asarray(points, np.float64) - self.position) @ self.rotation
+        depth = np.where(local[:, 2] < -1e-6, -local[:, 2], np.nan)
+        x = self.width / 2 + self.focal[0] * local[:, 0] / depth
+        y = self.height / 2 - self.focal[1] * local[:, 1] / depth
+        return np.stack([x, y], axis=1)
+
+
+def pinhole(model: Any, data: Any, name: str, width: int, height: int) -> Pinhole:
+    """A MuJoCo model's camera at the state in `data` (kinematics must be current)."""
+    index = int(model.camera(name).id)
+    sensor, intrinsic = model.cam_sensorsize[index], model.cam_intrinsic[index]
+    if sensor[0] > 0:
+        focal = (float(intrinsic[0] / sensor[0] * width), float(intrinsic[1] / sensor[1] * height))
+    else:
+        vertical = 0.5 * height / math.tan(math.radians(float(model.cam_fovy[index])) / 2)
+        focal = (vertical, vertical)
+    rotation = np.array(data.cam_xmat[index], np.float64).reshape(3, 3)
+    return Pinhole(np.array(data.cam_xpos[index], np.float64), rotation, focal, width, height)
+
+
+def to_world(base: npt.ArrayLike, points: npt.ArrayLike, height: float) -> Vector:
+    """Points [n, 2] in the robot's frame -> world [n, 3] at a height; base is x, y, heading."""
+    x, y, heading = np.asarray(base, np.float64)
+    c, s = math.cos(heading), math.sin(heading)
+    flat = np.asarray(points, np.float64).reshape(-1, 2)
+    world = np.stack([x + c * flat[:, 0] - s * flat[:, 1], y + s * flat[:, 0] + c * flat[:, 1]], axis=1)
+    return np.concatenate([world, np.full((len(world), 1), height)], axis=1)
+
+
+def ellipse(mean: npt.ArrayLike, covariance: npt.ArrayLike, sigmas: float = 2.0, points: int = 40) -> Vector:
+    """The outline of a Gaussian's `sigmas` region, [points, 2], closed."""
+    values, vectors = np.linalg.eigh(np.asarray(covariance, np.float64))
+    angles = np.linspace(0.0, 2 * math.pi, points)
+    circle = np.stack([np.cos(angles), np.sin(angles)], axis=1) * np.sqrt(np.maximum(values, 0.0)) * sigmas
+    return np.asarray(np.asarray(mean, np.float64) + circle @ vectors.T, np.float64)
