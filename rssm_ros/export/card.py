@@ -15,8 +15,8 @@ def model_card(bundle: Bundle, folder: Path) -> str:
     sections = [
         f"# {bundle.name}",
         f"A learned belief for the contract `{contract.name}`: a recurrent state-space model with its actor, "
-        f"{size:.1f} MB. `rssm verify` proves that it computes on your machine what it computed on the one that "
-        "made it.",
+        f"{size:.1f} MB. `rssm verify` proves that it computes on your machine what it computed on the one "
+        "that made it.",
         _table(
             {
                 "observations": ", ".join(f"{s.name} {s.shape}" for s in contract.observations),

@@ -171,9 +171,10 @@ class Filter:
             after = due - self._history - 1 if published is None else published
             fresh = [s for tick, s in sorted(self._memory.snapshots.items()) if tick > after]
             self._memory.published = due
-            if published is not None:
+            if published is not None and len(fresh) < due - published:
                 self.counters["skipped"] += due - published - len(fresh)
-        self.counters["safe_assumed"] += sum(snapshot.assumed for snapshot in fresh)
+        if any(snapshot.assumed for snapshot in fresh):
+            self.counters["safe_assumed"] += sum(snapshot.assumed for snapshot in fresh)
         beliefs = [belief_of(snapshot, self.contract) for snapshot in fresh]
         self._freeze(frozen)
         return beliefs
