@@ -238,7 +238,8 @@ def checks(
 
     def add(name: str, value: float | None, low: float | None, high: float | None) -> None:
         good = value is not None and (low is None or value >= low) and (high is None or value <= high)
-        told = [f">= {low:.4g}"] * (low is not None) + [f"<= {high:.4g}"] * (high is not None)
+        limits = ((">=", low), ("<=", high))
+        told = [f"{sign} {limit:.4g}" for sign, limit in limits if limit is not None]
         made.append({"name": name, "value": value, "bound": " and ".join(told), "pass": good})
 
     if not lockstep:

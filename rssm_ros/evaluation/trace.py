@@ -59,7 +59,9 @@ def read_last(path: Path) -> np.void:
             dtype = _dtype(head)
             count = (path.stat().st_size - len(head)) // dtype.itemsize
             file.seek(len(head) + max(0, count - 1) * dtype.itemsize)
-            return np.frombuffer(file.read(dtype.itemsize), dtype, 1)[0]
+            records: Records = np.frombuffer(file.read(dtype.itemsize), dtype, 1)
+            last: np.void = records[0]
+            return last
     except (OSError, ValueError, TypeError, IndexError) as error:
         raise TraceError(f"{path} holds no record yet: {error}") from error
 

@@ -1,0 +1,108 @@
+"""The node graph as launch actions, for machines that have `ros2 launch`."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import lifecycle_msgs.msg
+from launch.actions import DeclareLaunchArgument, EmitEvent, OpaqueFunction, RegisterEventHandler
+from launch.event_handlers import OnProcessExit, OnProcessStart
+from launch.events import Shutdown, matches_action
+from launch.substitutions import LaunchConfiguration
+from launch_ros.actions import LifecycleNode
+from launch_ros.event_handlers import OnStateTransition
+from launch_ros.events.lifecycle import ChangeState
+
+from rssm_ros.nodes.graph import GraphOptions, NodeDescription
+
+Graph = Callable[[GraphOptions], Sequence[NodeDescription]]
+TEXTS = {
+    "contract": "a shipped contract's name, or the path of one",
+    "bundle": "folder of an exported model; empty: the shipped one",
+    "planner": "actor or cem",
+    "seed": "of the episode and of the filter's noise",
+    "seconds": "of simulated time; 0: until stopped",
+    "speed": "simulated seconds per second",
+    "lockstep": "the sim waits for every answer",
+    "particles": "hypotheses of the filter; 0: as the parameter file says",
+    "view": "open a window",
+    "trace": "folder for binary traces of the run; empty: none",
+    "parameter_file": "ROS parameters; empty: the shipped ones",
+}
+
+
+def launch_actions(graph: Graph) -> list[Any]:
+    """One launch argument per GraphOptions field, then the nodes, activated in the graph's order."""
+    declared = [
+        DeclareLaunchArgument(
+            item.name, default_value=str(item.default).lower(), description=TEXTS[item.name]
+        )
+        if isinstance(item.default, bool)
+        else DeclareLaunchArgument(item.name, default_value=str(item.default), description=TEXTS[item.name])
+        for item in fields(GraphOptions)
+    ]
+    return [*declared, OpaqueFunction(function=lambda context: node_actions(graph(read_options(context))))]
+
+
+def read_options(context: Any) -> GraphOptions:
+    """GraphOptions from the launch arguments' texts."""
+    values: dict[str, Any] = {}
+    for item in fields(GraphOptions):
+        text = LaunchConfiguration(item.name).perform(context)
+        kind: Any = type(item.default)
+        values[item.name] = text.lower() in ("1", "true", "yes", "on") if kind is bool else kind(text)
+    return GraphOptions(**values)
+
+
+def node_actions(nodes: Sequence[NodeDescription]) -> list[Any]:
+    """Lifecycle nodes, each configured once the one before it is active, and activated once configured.
+
+    A node that ends takes the launch down with it: half a robot is worse than none.
+    """
+    started = [lifecycle_node(node) for node in nodes]
+    handlers: list[Any] = []
+    for index, (action, node) in enumerate(zip(started, nodes, strict=True)):
+        configure = _transition(action, "TRANSITION_CONFIGURE")
+        if index == 0:
+            handlers.append(OnProcessStart(target_action=action, on_start=[configure]))
+        else:
+            before = started[index - 1]
+            handlers.append(
+                OnStateTransition(target_lifecycle_node=before, goal_state="active", entities=[configure])
+            )
+        handlers.append(
+            OnStateTransition(
+                target_lifecycle_node=action,
+                start_state="configuring",
+                goal_state="inactive",
+                entities=[_transition(action, "TRANSITION_ACTIVATE")],
+            )
+        )
+        end = EmitEvent(event=Shutdown(reason=f"{node.name} ended"))
+        handlers.append(OnProcessExit(target_action=action, on_exit=[end]))
+    return [*(RegisterEventHandler(handler) for handler in handlers), *started]
+
+
+def lifecycle_node(node: NodeDescription) -> Any:
+    """One description as launch_ros's action."""
+    return LifecycleNode(
+        package="rssm_ros",
+        executable=node.executable,
+        name=node.name,
+        namespace="",
+        parameters=[*(str(Path(file)) for file in node.parameter_files), dict(node.parameters)],
+        remappings=list(node.remappings),
+        additional_env=dict(node.environment),
+        output="screen",
+    )
+
+
+def _transition(action: Any, name: str) -> Any:
+    identifier = getattr(lifecycle_msgs.msg.Transition, name)
+    return EmitEvent(
+        event=ChangeState(lifecycle_node_matcher=matches_action(action), transition_id=identifier)
+    )
+
+
+__all__ = ["launch_actions", "lifecycle_node", "node_actions", "read_options"]

@@ -1,0 +1,156 @@
+"""planner_node: commands. ROS around online.planner; the belief comes rolled forward to when the
+command acts.
+"""
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from geometry_msgs.msg import PoseStamped
+from nav_msgs.msg import Path as PathMessage
+from sensor_msgs.msg import JointState, PointCloud2
+
+from rssm_ros import messages
+from rssm_ros.evaluation.trace import TraceWriter, plan_dtype
+from rssm_ros.nodes.beliefs import belief_of
+from rssm_ros.nodes.graph import PLANNERS
+from rssm_ros.nodes.interfaces import COMMANDS
+from rssm_ros.nodes.managed import ManagedNode, Parameter, run
+from rssm_ros.nodes.model import load_model
+from rssm_ros.online import noise
+from rssm_ros.online.belief import Belief
+from rssm_ros.online.grid import stamp_of
+from rssm_ros.online.limits import Limits
+from rssm_ros.online.planner import Plan, make_planner
+from rssm_ros.online.steps import State
+
+
+class PlannerNode(ManagedNode):
+    """Answers the latest belief with a command, then imagines where the first target goes."""
+
+    parameters = (
+        Parameter("bundle", "", "folder of the exported model"),
+        Parameter("planner", "actor", "how actions are chosen", choices=PLANNERS),
+        Parameter("deadline", 0.5, "share of a tick that planning may take", 0.05, 2.0),
+        Parameter("seed", 0, "of the planner's noise", 0, 2**31 - 1),
+        Parameter("threads", 1, "of the inference runtime", 1, 64),
+        Parameter("imagine_every", 2, "ticks between two imagined paths on ~/plan; 0: none", 0, 1000),
+        Parameter("imagine_particles", 2, "particles that the imagined path averages", 1, 64),
+    )
+
+    def __init__(self) -> None:
+        super().__init__("planner_node")
+        self._waiting: Any = None
+        self._skipped = 0
+
+    def set_up(self) -> None:
+        """Bundle (proven on this machine), planner, topics."""
+        self.session, self.contract = load_model(self)
+        self.limits = Limits(self.contract)
+        self.horizon = self.session.latent.horizon
+        seed = int(self.value("seed"))
+        self.planner = make_planner(self.value("planner"), self.session, self.contract, self.horizon, seed)
+        self._command = self.create_lifecycle_publisher(JointState, "~/command/channels", COMMANDS)
+        self._path = self.create_lifecycle_publisher(PathMessage, "~/plan", COMMANDS)
+        self.subscribe(PointCloud2, "filter_node/belief_ahead", self._keep, COMMANDS)
+        self._target = self.contract.targets[0] if self.contract.targets else None
+        folder = self.value("trace")
+        dtype = plan_dtype(self.horizon, self._target.dim if self._target else 1)
+        self._trace = TraceWriter(Path(folder) / "planner.trace", dtype) if folder else None
+
+    def _keep(self, message: Any) -> None:
+        """Only the newest belief is worth an answer."""
+        self._skipped += self._waiting is not None
+        self._waiting = message
+
+    def start(self) -> None:
+        """Nothing planned before is of any use."""
+        self._waiting = None
+        self.planner.reset()
+
+    def work(self) -> None:
+        """One answer per belief."""
+        if self._waiting is None:
+            return
+        received, message, self._waiting = time.monotonic(), self._waiting, None
+        try:
+            stamp = messages.stamp_ns(message.header.stamp)
+            belief = belief_of(messages.read_belief(message), stamp, self.contract)
+        except messages.MessageError as error:
+            self.get_logger().error(str(error), throttle_duration_sec=5.0)
+            return
+        if belief.first:
+            self.planner.reset()
+        plan = self.planner.plan(belief, received + float(self.value("deadline")) * self.contract.dt)
+        answered = stamp_of(belief.tick - self.contract.actuation_delay, self.contract.rate)
+        self._publish(plan, answered)
+        self._imagine(belief, plan, answered)
+
+    def _publish(self, plan: Plan, answered: int) -> None:
+        """The command, stamped with the tick whose observation it answers."""
+        command = JointState()
+        messages.set_stamp(command.header.stamp, answered)
+        command.header.frame_id = plan.kind
+        si = self.limits.scale(plan.actions[0])
+        messages.fill_joint_state(command, self.contract.channels, position=si)
+        self._command.publish(command)
+
+    def _imagine(self, belief: Belief, plan: Plan, answered: int) -> None:
+        """Where the first target goes if this is carried out, after the command is on its way."""
+        every = int(self.value("imagine_every"))
+        path = None
+        if self._target is not None and every and belief.tick % every == 0:
+            path = self._imagined_path(belief, plan)
+            if self._path.get_subscription_count():
+                self._path.publish(self._path_message(path, belief))
+        if self._trace is not None:
+            self._trace.write(
+                stamp_ns=answered,
+                monotonic_ns=time.monotonic_ns(),
+                path=np.nan if path is None else path,
+                value=plan.value,
+            )
+
+    def _imagined_path(self, belief: Belief, plan: Plan) -> Any:
+        """[H, d], in the robot's frame of each future tick: along the plan, and the actor where it ends."""
+        assert self._target is not None
+        rows = slice(int(self.value("imagine_particles")))
+        state = State(belief.deter[rows], belief.stoch[rows])
+        particles, groups = state.stoch.shape
+        actions: Iterator[Any] = iter(plan.actions)
+        means = []
+        for ahead in range(self.horizon):
+            action = next(actions, None)
+            if action is None:
+                action = self.session.act(state).mean(axis=0)
+            uniforms = noise.uniforms(int(self.value("seed")), belief.tick + 1 + ahead, particles, groups)
+            step = self.session.predict(state, action, False, uniforms)
+            state = step.state
+            means.append(step.targets[self._target.name].point())
+        return np.array(means)
+
+    def _path_message(self, path: Any, belief: Belief) -> Any:
+        assert self._target is not None
+        made = PathMessage()
+        messages.set_stamp(made.header.stamp, belief.stamp_ns)
+        made.header.frame_id = self.contract.frame
+        for ahead, point in enumerate(path):
+            pose = PoseStamped()
+            pose.header.frame_id = self.contract.frame
+            messages.set_stamp(pose.header.stamp, stamp_of(belief.tick + 1 + ahead, self.contract.rate))
+            for field, value in zip(self._target.fields, point, strict=True):
+                messages.write_field(pose, field, float(value))
+            pose.pose.orientation.w = 1.0
+            made.poses.append(pose)
+        return made
+
+
+def main() -> int:
+    """Entry point."""
+    return run(PlannerNode)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
