@@ -21,11 +21,11 @@ def add_parser(subparsers: Any) -> None:
         default=DEFAULT_MIX,
         help=f"kind=share,... of expert (noisy), perturbed, random, policy (default {DEFAULT_MIX})",
     )
-    parser.add_argument("--seed", type=int, default=1000, help="first seed; 0 to 99 are held out (default 1000)")
+    parser.add_argument("--seed", type=int, default=1000, help="first seed, 100 or more (default 1000)")
     parser.add_argument("--seconds", type=float, default=30.0, help="length of an episode (default 30)")
     parser.add_argument("--workers", type=int, default=2, help="processes (default 2)")
     parser.add_argument("--policy", type=Path, help="bundle that acts in episodes of kind 'policy' (DAgger)")
-    parser.add_argument("--json", action="store_true", help="print the result as JSON, without a progress bar")
+    parser.add_argument("--json", action="store_true", help="print the result as JSON; no progress bar")
     parser.set_defaults(run=run)
 
 

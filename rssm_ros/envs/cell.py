@@ -6,12 +6,12 @@ World frame: belt along +x, top at z = 0.35 m, robot in a lane at y = -0.55 m, b
 from dataclasses import dataclass
 from typing import Any
 
-import mujoco
 import numpy as np
 import numpy.typing as npt
 
 from rssm_ros import paths
 from rssm_ros.envs.errors import SimError
+from rssm_ros.envs.gl import mujoco
 
 Vector = npt.NDArray[np.float64]
 
@@ -70,7 +70,8 @@ class Truth:
 def load_model(detail: bool = False, shadows: int = 4096, samples: int = 8) -> Any:
     """The MuJoCo model of the cell. detail: round shapes, anti-aliasing and shadows, for the spectator.
 
-    shadows: pixels of the shadow map; samples: per pixel. Both are what software rendering spends its time on.
+    shadows: pixels of the shadow map; samples: per pixel. Both are what software rendering spends its time
+    on.
 
     Raises SimError when the scene file is missing or does not compile.
     """
@@ -86,7 +87,7 @@ def load_model(detail: bool = False, shadows: int = 4096, samples: int = 8) -> A
             spec.visual.global_.offwidth = spec.visual.global_.offheight = 64
         return spec.compile()
     except ValueError as error:
-        raise SimError(f"the scene {path} cannot be loaded: {error}. Reinstall the package's share files.") from error
+        raise SimError(f"the scene {path} cannot be loaded: {error}. Reinstall the package.") from error
 
 
 class Cell:
@@ -123,6 +124,7 @@ class Cell:
         self.time, self.score, self.reward, self.serial = 0.0, Score(), 0.0, 0
         self.slip = float(rng.uniform(*SLIP))
         self.active: int | None = None
+        self._next_package = 0.0
         self._used = [-1] * PACKAGES
         for index in range(PACKAGES):
             self._park(index)
@@ -132,13 +134,13 @@ class Cell:
         data.qpos[self.arm_q] = READY
         data.qpos[self._belt_q] = rng.uniform(-0.5, 0.5) * STRIPE_PITCH
         self.belt_velocity, self._belt_goal, self._belt_redraw = 0.0, 0.0, 0.0
-        self._next_package = float(rng.uniform(0.1, 0.6))
         self.drive(0.0, 0.0)
         self.point(READY)
         for index, geom in enumerate(self._signs):
             self.model.geom_rgba[geom] = self._sign_rgba[index ^ int(swap)]
         self._wheels = self._wheel_angles()
         self._odom = np.zeros(2)
+        self._feed()
         self._show_lamp()
         self.refresh()
 

@@ -50,7 +50,7 @@ def expert_command(truth: Truth) -> npt.NDArray[np.float64]:
 
 
 def _push(truth: Truth, low: float, high: float) -> float:
-    """How far to extend, 0..1: the package will cross inside the mouth, the paddle is behind it and aligned."""
+    """How far to extend, 0..1: the package will cross inside the mouth, the paddle is behind it, aligned."""
     assert truth.package is not None
     x, y, _ = truth.package
     extension = min(max((truth.paddle[1] - READY_Y) / SWEEP_LENGTH, 0.0), 1.0)

@@ -3,10 +3,6 @@
 The same tick comes in three parts for the sim node: `begin_tick`, `advance_physics`, `end_tick`.
 """
 
-import os
-
-os.environ.setdefault("MUJOCO_GL", "egl")
-
 from typing import Any
 
 import gymnasium
@@ -14,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from rssm_ros.contract import find_contract
-from rssm_ros.envs.cell import SIGN_GROUP, SUBSTEP, Cell, Score, Truth
+from rssm_ros.envs.cell import READY, SIGN_GROUP, SUBSTEP, Cell, Score, Truth
 from rssm_ros.envs.errors import SimError
 from rssm_ros.envs.expert import expert_command
 from rssm_ros.envs.render import RobotCamera, SpectatorRenderer, Visibility
@@ -23,6 +19,8 @@ from rssm_ros.online.limits import Limits
 Observation = dict[str, npt.NDArray[Any]]
 Tick = tuple[Observation, float, bool, bool, dict[str, Any]]
 SMOOTHNESS = 0.01  # reward lost per squared change of the normalised action
+ODOM_SPAN = np.array([2.0, 10.0], np.float32)  # m/s, rad/s: where the sensors saturate
+JOINT_SPAN = np.array([4.0] * 4 + [50.0] * 4, np.float32)  # rad, rad/s
 TIPPED = 0.7  # cosine of the tilt below which the robot has fallen over
 
 
@@ -33,8 +31,8 @@ class ManipulatorEnv(gymnasium.Env[Observation, npt.NDArray[np.float32]]):
     positions in rad, then four velocities in rad/s. Action: float32 [6] in [-1, 1], scaled by the contract:
     base v and omega, joint targets yaw, shoulder, elbow, wrist.
 
-    `step(a_k)` applies the command that was pending (decided one tick earlier) over [k, k+1), makes a_k pending
-    and returns the observation of k+1: the actuation delay is exactly one tick.
+    `step(a_k)` applies the command that was pending (decided one tick earlier) over [k, k+1), makes a_k
+    pending and returns the observation of k+1: the actuation delay is exactly one tick.
 
     camera=False leaves the picture black and needs no OpenGL. episode_seconds=None never truncates.
     """
@@ -58,8 +56,8 @@ class ManipulatorEnv(gymnasium.Env[Observation, npt.NDArray[np.float32]]):
         self.observation_space = gymnasium.spaces.Dict(
             {
                 "camera": box(0, 255, (64, 64, 3), np.uint8),
-                "odom": box(-np.inf, np.inf, (2,), np.float32),
-                "joints": box(-np.inf, np.inf, (8,), np.float32),
+                "odom": box(-ODOM_SPAN, ODOM_SPAN, (2,), np.float32),
+                "joints": box(-JOINT_SPAN, JOINT_SPAN, (8,), np.float32),
             }
         )
         self.action_space = box(-1.0, 1.0, (self.contract.action_dim,), np.float32)
@@ -87,7 +85,7 @@ class ManipulatorEnv(gymnasium.Env[Observation, npt.NDArray[np.float32]]):
         self.advance_physics(self.substeps_per_tick)
         return self.end_tick()
 
-    def render(self) -> npt.NDArray[np.uint8] | None:  # type: ignore[override]
+    def render(self) -> npt.NDArray[np.uint8] | None:
         """The spectator's picture, uint8 [480, 640, 3], when render_mode is rgb_array."""
         if self.render_mode is None:
             return None
@@ -105,7 +103,7 @@ class ManipulatorEnv(gymnasium.Env[Observation, npt.NDArray[np.float32]]):
     # -- the tick in parts --------------------------------------------------------------------------------
 
     def begin_tick(self, command: npt.ArrayLike | None = None) -> None:
-        """At t_k: what was pending begins to act. `command` (normalised) becomes pending, as `command()` does."""
+        """At t_k: what was pending begins to act; `command` (normalised), if given, becomes pending."""
         self._before = self._applied
         self._applied = self.limits.step(self._applied, self._pending, self.contract.dt)
         self.cell.drive(float(self._applied[0]), float(self._applied[1]))
@@ -118,7 +116,7 @@ class ManipulatorEnv(gymnasium.Env[Observation, npt.NDArray[np.float32]]):
         """Make a normalised command [6] pending: it acts from the next `begin_tick` on, until replaced."""
         values = np.asarray(action, np.float64)
         if values.shape != (self.contract.action_dim,) or not np.isfinite(values).all():
-            raise ValueError(f"an action is {self.contract.action_dim} finite numbers in [-1, 1], got {action!r}")
+            raise SimError(f"an action is {self.contract.action_dim} finite numbers in [-1, 1]; got {values}")
         self._pending = self.limits.scale(values)
 
     def command_si(self, values: npt.ArrayLike) -> None:
@@ -165,8 +163,6 @@ class ManipulatorEnv(gymnasium.Env[Observation, npt.NDArray[np.float32]]):
         return self._visibility.fraction(self.cell.data, self.cell.bodies[self.cell.active])
 
     def _safe(self) -> npt.NDArray[np.float64]:
-        from rssm_ros.envs.cell import READY
-
         return np.concatenate([np.zeros(2), READY])
 
     def _observe(self) -> Observation:
@@ -176,8 +172,8 @@ class ManipulatorEnv(gymnasium.Env[Observation, npt.NDArray[np.float32]]):
             picture = self._camera.render(self.cell.data)
         return {
             "camera": picture,
-            "odom": self.cell.odometry().astype(np.float32),
-            "joints": self.cell.joint_state().astype(np.float32),
+            "odom": np.clip(self.cell.odometry(), -ODOM_SPAN, ODOM_SPAN).astype(np.float32),
+            "joints": np.clip(self.cell.joint_state(), -JOINT_SPAN, JOINT_SPAN).astype(np.float32),
         }
 
     def _info(self, tipped: bool = False) -> dict[str, Any]:

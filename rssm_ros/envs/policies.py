@@ -1,7 +1,7 @@
 """Reference policies: the privileged expert, random ones, and the expert acting on what a tracker believes.
 
-The trackers are privileged where that makes them stronger (true robot pose, exact position whenever any of the
-package is seen), so that beating them says something.
+The trackers are privileged where that makes them stronger (true robot pose, exact position whenever any of
+the package is seen), so that beating them says something.
 """
 
 from collections import deque
@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from rssm_ros.contract import find_contract
-from rssm_ros.envs.cell import Truth
+from rssm_ros.envs.cell import BELT_END, Truth
 from rssm_ros.envs.expert import expert_command
 from rssm_ros.online.limits import Limits
 
@@ -21,6 +21,7 @@ SEEN = 0.05  # visible share above which a package counts as seen
 PADDLE_REACH = 0.12  # m: a package this near in x is pushed by the paddle
 CONTACT = 0.047  # m from the paddle's face to the centre of what it pushes
 GONE = 0.20  # m: a believed package this far across has left the belt
+TOP = 0.39  # m: height of the centre of a package on the belt
 
 
 class Policy(Protocol):
@@ -65,13 +66,13 @@ class RandomPolicy:
 
 
 class Tracker(Protocol):
-    """Where a package is believed to be while nobody sees it."""
+    """What is believed while a package is hidden."""
 
     def reset(self) -> None:
         """Forget everything."""
 
-    def update(self, truth: Truth, visibility: float) -> tuple[float, float] | None:
-        """Believed world x, y of the package after this tick; None when none is believed to be there."""
+    def update(self, truth: Truth, visibility: float) -> Truth:
+        """The believed state after this tick: the truth where it is seen, else what is remembered."""
 
 
 class Memoryless:
@@ -80,16 +81,17 @@ class Memoryless:
     def reset(self) -> None:
         """Nothing to forget."""
 
-    def update(self, truth: Truth, visibility: float) -> tuple[float, float] | None:
+    def update(self, truth: Truth, visibility: float) -> Truth:
         """The package when seen."""
-        return truth.package[:2] if truth.package is not None and visibility > SEEN else None
+        return truth if truth.package is None or visibility > SEEN else replace(truth, package=None)
 
 
 class DeadReckoning:
     """Keeps the last seen package and carries it on; it knows that its own paddle pushes it.
 
     belt=True integrates the belt's true motion (what a belief can learn to read from stripes and lamp);
-    belt=False assumes the velocity seen over the last `window` ticks stays; window=0 holds the last position.
+    belt=False assumes that the velocity seen over the last `window` ticks stays; window=0 holds the last
+    place.
     """
 
     def __init__(self, belt: bool, window: int = 5, dt: float = 0.05) -> None:
@@ -103,72 +105,66 @@ class DeadReckoning:
         self._speed = 0.0
         self._trail: deque[float] = deque(maxlen=self._window + 1)
 
-    @property
-    def bin(self) -> int:
-        """Where the believed package belongs, as last seen."""
-        return self._bin
-
-    def update(self, truth: Truth, visibility: float) -> tuple[float, float] | None:
-        """See above."""
+    def update(self, truth: Truth, visibility: float) -> Truth:
+        """See the class."""
         if truth.package is not None and visibility > SEEN:
-            if truth.serial != self._serial:
-                self._trail.clear()
-            self._serial, self._bin = truth.serial, truth.bin
-            self._place = truth.package[:2]
-            self._trail.append(truth.package[0])
-            if len(self._trail) > 1:
-                self._speed = (self._trail[-1] - self._trail[0]) / ((len(self._trail) - 1) * self._dt)
-            return self._place
-        if self._place is None:
-            return None
+            self._look(truth, truth.package)
+            return truth
         self._trail.clear()
-        x, y = self._place
-        x += (truth.belt_velocity if self._belt else self._speed) * self._dt
+        if self._place is None:
+            return replace(truth, package=None)
+        speed = truth.belt_velocity if self._belt else self._speed
+        x, y = self._place[0] + speed * self._dt, self._place[1]
         paddle_x, paddle_y, _ = truth.paddle
         if abs(x - paddle_x) < PADDLE_REACH and y - 0.06 < paddle_y:
             y = max(y, min(paddle_y + CONTACT, y + 0.08))
-        self._place = (x, y) if y < GONE and x < 0.95 else None
-        return self._place
+        self._place = (x, y) if y < GONE and x < BELT_END + 0.09 else None
+        place = None if self._place is None else (x, y, TOP)
+        return replace(truth, package=place, bin=self._bin, belt_velocity=speed)
+
+    def _look(self, truth: Truth, package: tuple[float, float, float]) -> None:
+        if truth.serial != self._serial:
+            self._trail.clear()
+            self._speed = 0.0
+        self._serial, self._bin, self._place = truth.serial, truth.bin, package[:2]
+        self._trail.append(package[0])
+        if len(self._trail) > 1:
+            self._speed = (self._trail[-1] - self._trail[0]) / ((len(self._trail) - 1) * self._dt)
 
 
 class TrackerPolicy:
-    """The expert's law applied to a tracker's belief instead of the truth; errors are kept per hidden tick."""
+    """The expert's law applied to a tracker's belief instead of the truth."""
 
     def __init__(self, tracker: Tracker) -> None:
         self._tracker = tracker
         self._limits = Limits(find_contract("manipulator"))
 
     def reset(self, seed: int) -> None:
-        """Forget the last episode; `hidden_errors` starts empty."""
+        """Forget the last episode."""
         self._tracker.reset()
-        self.hidden_errors: list[float] = []  # m, one per hidden tick
 
     def act(self, observation: dict[str, npt.NDArray[Any]], info: dict[str, Any]) -> Action:
         """The expert's command for the believed state."""
-        truth: Truth = info["truth"]
-        visibility = float(info["visibility"])
-        place = self._tracker.update(truth, visibility)
-        if truth.package is not None and visibility <= SEEN and place is not None:
-            error = np.hypot(place[0] - truth.package[0], place[1] - truth.package[1])
-            self.hidden_errors.append(float(error))
-        if place is None:
-            believed = replace(truth, package=None)
-        else:
-            home = getattr(self._tracker, "bin", truth.bin)
-            believed = replace(truth, package=(place[0], place[1], 0.39), bin=home)
-            if isinstance(self._tracker, DeadReckoning) and not self._tracker._belt and visibility <= SEEN:
-                believed = replace(believed, belt_velocity=self._tracker._speed)
-        command = self._limits.normalise(expert_command(believed))
-        return np.clip(command, -1, 1).astype(np.float32)
+        believed = self._tracker.update(info["truth"], float(info["visibility"]))
+        return np.clip(self._limits.normalise(expert_command(believed)), -1, 1).astype(np.float32)
+
+
+def trackers() -> dict[str, Tracker]:
+    """The classical trackers of the acceptance table, by name."""
+    return {
+        "belt_informed": DeadReckoning(belt=True),
+        "constant_velocity": DeadReckoning(belt=False),
+        "hold_last": DeadReckoning(belt=False, window=0),
+    }
 
 
 def reference_policies() -> dict[str, Policy]:
     """Every reference of the acceptance table, by name."""
+    tracked: dict[str, Policy] = {name: TrackerPolicy(tracker) for name, tracker in trackers().items()}
     return {
         "expert": ExpertPolicy(),
-        "belt_informed": TrackerPolicy(DeadReckoning(belt=True)),
-        "constant_velocity": TrackerPolicy(DeadReckoning(belt=False)),
-        "hold_last": TrackerPolicy(DeadReckoning(belt=False, window=0)),
+        **tracked,
         "memoryless": TrackerPolicy(Memoryless()),
         "random": RandomPolicy(),
+        "random_smooth": RandomPolicy(smooth=0.4),
     }

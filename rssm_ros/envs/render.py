@@ -1,20 +1,13 @@
-"""Pictures of the cell: the robot's 64 x 64 camera, the spectator's view, and how much of a package is seen.
-
-Importing this module chooses EGL (headless) unless MUJOCO_GL says otherwise; it must come before mujoco.
-"""
-
-import os
-
-os.environ.setdefault("MUJOCO_GL", "egl")
+"""Pictures of the cell: the robot's 64 x 64 camera, the spectator's view; how much of a package is seen."""
 
 from typing import Any
 
-import mujoco
 import numpy as np
 import numpy.typing as npt
 
 from rssm_ros.envs.cell import COLOURS, GREEN, RED, load_model
 from rssm_ros.envs.errors import SimError
+from rssm_ros.envs.gl import gl_error, mujoco
 
 Image = npt.NDArray[np.uint8]
 CAMERA = "camera"
@@ -26,11 +19,7 @@ def _renderer(model: Any, width: int, height: int) -> Any:
     try:
         return mujoco.Renderer(model, height, width)
     except (RuntimeError, AttributeError, ImportError, mujoco.FatalError) as error:
-        raise SimError(
-            f"no usable OpenGL backend for MuJoCo (MUJOCO_GL={os.environ.get('MUJOCO_GL')}): {error}. "
-            "Install Mesa's headless driver: apt-get install -y libegl1 libgl1-mesa-dri libgles2, and leave "
-            "MUJOCO_GL unset or set it to egl (osmesa with libosmesa6 also works)."
-        ) from error
+        raise gl_error(error) from error
 
 
 class RobotCamera:
@@ -56,7 +45,7 @@ class RobotCamera:
 
 
 class SpectatorRenderer:
-    """A pretty view of recorded states, with shadows; rendered after a run so that it costs the run nothing."""
+    """A pretty view of recorded states, with shadows; drawn after a run so that it costs the run nothing."""
 
     def __init__(
         self,
@@ -82,7 +71,7 @@ class SpectatorRenderer:
         values = np.asarray(state, np.float64)
         nq = self._model.nq
         if values.shape not in ((nq,), (nq + 2,)):
-            raise SimError(f"a recorded state has shape {values.shape}, expected ({nq + 2},) as state() returns it")
+            raise SimError(f"a recorded state has shape {values.shape}, expected ({nq + 2},) from state()")
         swap, running = (int(values[nq]), bool(values[nq + 1])) if len(values) > nq else (0, True)
         self._data.qpos[:] = values[:nq]
         for index, geom in enumerate(self._signs):
@@ -146,8 +135,9 @@ class Visibility:
     ) -> npt.NDArray[np.bool_]:
         count = len(rays)
         geoms, distance = np.full(count, -1, np.int32), np.full(count, -1.0)
+        far = mujoco.mjMAXVAL
         mujoco.mj_multiRay(
-            self._model, data, eye, rays.ravel(), self._groups, True, -1, geoms, distance, None, count, mujoco.mjMAXVAL
+            self._model, data, eye, rays.ravel(), self._groups, True, -1, geoms, distance, None, count, far
         )
         bodies = self._model.geom_bodyid[np.maximum(geoms, 0)]
         return np.asarray((geoms >= 0) & (bodies == body))

@@ -1,7 +1,7 @@
 """Recording episodes of a simulated robot for training: parallel processes, resumable, atomic files.
 
-One uncompressed .npz per episode. Row t holds the observation at t, the action applied over [t-1, t), and what
-the expert decided at t, whoever acted. Held-out seeds (0 to 99) are refused: they belong to the evaluation.
+One uncompressed .npz per episode. Row t holds the observation at t, the action applied over [t-1, t), and
+what the expert decided at t, whoever acted. Held-out seeds (0 to 99) are refused: they belong to evaluation.
 """
 
 import hashlib
@@ -61,7 +61,8 @@ class Noise:
     def __init__(self, seed: int, strong: bool, dim: int = 6, dt: float = 0.05) -> None:
         self._rng = np.random.default_rng([seed, 23])
         rng = self._rng
-        scale = 0.0 if rng.random() < 0.15 and not strong else float(rng.uniform(0.05, 0.30)) * (2.0 if strong else 1.0)
+        clean = rng.random() < 0.15 and not strong
+        scale = 0.0 if clean else float(rng.uniform(0.05, 0.30)) * (2.0 if strong else 1.0)
         self._scale = scale * np.array([1.0, 0.5, 1.0, 0.7, 0.7, 0.7])
         self._keep = float(np.exp(-dt / rng.uniform(0.1, 0.6)))
         self._value = np.zeros(dim)
@@ -112,8 +113,8 @@ class Dropout:
 def record_episode(plan: Plan, env: Any, policy: Any | None = None) -> dict[str, npt.NDArray[Any]]:
     """Run one episode and return its arrays, [T, ...] each.
 
-    policy: an `envs.policies.Policy` for kind "policy" (DAgger): spells of the policy alternate with spells of
-    the expert, in a share drawn per episode.
+    policy: an `envs.policies.Policy` for kind "policy" (DAgger): spells of the policy alternate with spells
+    of the expert, in a share drawn per episode. It is given only the observations that were not dropped.
     """
     from rssm_ros.envs.policies import RandomPolicy
 
@@ -210,7 +211,8 @@ def _run(plan: Plan) -> int:
         if _worker.get("bundle") != plan.policy:
             from rssm_ros.evaluation.learned import LearnedPolicy
 
-            _worker["policy"], _worker["bundle"] = LearnedPolicy(Path(str(plan.policy)), 1, plan.seed), plan.policy
+            _worker["policy"] = LearnedPolicy(Path(str(plan.policy)), 1, plan.seed)
+            _worker["bundle"] = plan.policy
         policy = _worker["policy"]
     arrays = record_episode(plan, _worker["env"], policy)
     write_episode(_worker["directory"] / plan.filename, arrays)
@@ -218,17 +220,22 @@ def _run(plan: Plan) -> int:
 
 
 def plan_episodes(
-    ticks: int, mix: Mapping[str, float], seed: int, seconds: float = EPISODE_SECONDS, policy: str | None = None
+    ticks: int,
+    mix: Mapping[str, float],
+    seed: int,
+    seconds: float = EPISODE_SECONDS,
+    policy: str | None = None,
 ) -> list[Plan]:
     """The episodes that make up about `ticks` ticks in the shares of `mix`, deterministic in its arguments.
 
-    Raises CollectError for an unknown kind, a share that is no positive number, held-out seeds, a missing policy.
+    Raises CollectError for an unknown kind, a share that is not positive, held-out seeds, a missing policy.
     """
     if seed < HELD_OUT:
-        raise CollectError(f"seeds 0 to {HELD_OUT - 1} are held out for evaluation; start at {HELD_OUT} or later")
+        raise CollectError(f"seeds below {HELD_OUT} are held out for evaluation; start there or later")
     unknown = set(mix) - set(KINDS)
     if unknown or not mix or any(not value > 0 for value in mix.values()):
-        raise CollectError(f"a mix is kind=share with shares > 0 and kinds of {', '.join(KINDS)}; got {dict(mix)}")
+        kinds = ", ".join(KINDS)
+        raise CollectError(f"a mix is kind=share with shares > 0 and kinds of {kinds}; got {dict(mix)}")
     if "policy" in mix and policy is None:
         raise CollectError("the kind 'policy' needs a bundle: --policy models/NAME")
     count = max(1, round(ticks / (seconds * 20 + 1)))
@@ -277,7 +284,8 @@ def write_summary(directory: Path, plans: Iterable[Plan]) -> dict[str, Any]:
     from rssm_ros.contract import find_contract
 
     files = sorted(directory.glob("episode-*.npz"))
-    digest, kinds, ticks = hashlib.sha256(), {}, 0
+    digest, ticks = hashlib.sha256(), 0
+    kinds: dict[str, int] = {}
     for path in files:
         content = path.read_bytes()
         digest.update(path.name.encode() + hashlib.sha256(content).digest())
@@ -285,10 +293,10 @@ def write_summary(directory: Path, plans: Iterable[Plan]) -> dict[str, Any]:
         kinds[kind] = kinds.get(kind, 0) + 1
         with np.load(path) as arrays:
             ticks += len(arrays["reward"])
-    contract = find_contract("manipulator").to_dict()
+    contract = json.dumps(find_contract("manipulator").to_dict(), sort_keys=True, default=str)
     summary = {
         "contract": "manipulator",
-        "contract_sha256": hashlib.sha256(json.dumps(contract, sort_keys=True, default=str).encode()).hexdigest(),
+        "contract_sha256": hashlib.sha256(contract.encode()).hexdigest(),
         "episodes": len(files),
         "ticks": ticks,
         "kinds": kinds,

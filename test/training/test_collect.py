@@ -1,0 +1,104 @@
+"""Recording episodes: what is stored, what is refused, and that a second run only fills gaps."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from rssm_ros.cli.collect import parse_mix
+from rssm_ros.envs.manipulator import ManipulatorEnv
+from rssm_ros.training.collect import CollectError, Plan, collect, plan_episodes, record_episode
+
+SECONDS = 1.0
+
+
+def test_plans_follow_the_mix() -> None:
+    """Shares are met at every prefix, so that an interrupted collection is balanced too."""
+    plans = plan_episodes(20_000, {"expert": 0.6, "random": 0.4}, seed=1000)
+    kinds = [plan.kind for plan in plans]
+    assert len(plans) == 33 and len({plan.seed for plan in plans}) == 33
+    assert abs(kinds[:10].count("expert") - 6) <= 1 and abs(kinds.count("random") - 13) <= 1
+
+
+@pytest.mark.parametrize(
+    ("mix", "seed", "says"),
+    [
+        ({"expert": 1.0}, 7, "held out"),
+        ({"teleop": 1.0}, 1000, "kinds of"),
+        ({"expert": 0.0}, 1000, "shares > 0"),
+        ({"policy": 1.0}, 1000, "--policy"),
+    ],
+)
+def test_impossible_plans_are_refused(mix: dict[str, float], seed: int, says: str) -> None:
+    with pytest.raises(CollectError, match=says):
+        plan_episodes(1000, mix, seed)
+    with pytest.raises(CollectError, match="kind=share"):
+        parse_mix("expert")
+
+
+def test_rows_are_aligned() -> None:
+    """action[t] is what acted over [t-1, t): replaying the stored actions gives the stored observations."""
+    env = ManipulatorEnv(episode_seconds=2.0, camera=False)
+    episode = record_episode(Plan(2000, "perturbed", 2.0), env)
+    rows = len(episode["reward"])
+    assert rows == 41 and episode["is_first"].tolist() == [True] + [False] * 40
+    assert episode["is_last"].tolist() == [False] * 40 + [True] and not episode["is_terminal"].any()
+    env.reset(seed=2000)
+    for t in range(1, rows):
+        env._pending = env.limits.scale(episode["action"][t])
+        env.begin_tick()
+        env.advance_physics(10)
+        observation, reward, *_, info = env.end_tick()
+        np.testing.assert_allclose(info["applied"], episode["action"][t], atol=2e-6)
+        np.testing.assert_allclose(observation["joints"], episode["joints"][t], atol=2e-3)
+        np.testing.assert_allclose(reward, episode["reward"][t], atol=1e-4)
+
+
+def test_collect_resumes(tmp_path: Path) -> None:
+    """A second run records only what is missing, bit for bit the same, and leaves no partial file."""
+    plans = plan_episodes(84, {"expert": 1.0, "random": 1.0}, seed=1000, seconds=SECONDS)
+    assert len(plans) == 4
+    done = collect(plans, tmp_path, workers=1)
+    assert (done.episodes, done.skipped, done.ticks) == (4, 0, 84)
+    summary = json.loads((tmp_path / "dataset.json").read_text())
+    assert summary["ticks"] == 84 and summary["kinds"] == {"expert": 2, "random": 2}
+    assert summary["seeds"] == [1000, 1001, 1002, 1003]
+    victim = tmp_path / plans[2].filename
+    with np.load(victim) as stored:
+        before = {name: stored[name] for name in stored}
+    victim.unlink()
+    (tmp_path / ".episode-00001002-expert.npz.1.part").write_bytes(b"half")
+    again = collect(plans, tmp_path, workers=1)
+    assert (again.episodes, again.skipped) == (1, 3)
+    assert not list(tmp_path.glob(".*"))
+    with np.load(victim) as stored:
+        assert set(stored) == set(before)
+        for name in stored:
+            np.testing.assert_array_equal(stored[name], before[name])
+    assert json.loads((tmp_path / "dataset.json").read_text())["sha256"] == summary["sha256"]
+    assert before["camera"].dtype == np.uint8 and before["camera"].shape == (21, 64, 64, 3)
+    assert before["camera"].std() > 20
+
+
+def test_dagger_asks_the_policy_and_labels_with_the_expert() -> None:
+    """In kind 'policy' the policy sees only what was not dropped, and the expert's label is stored anyway."""
+
+    class Lazy:
+        calls = 0
+        seen: set[frozenset[str]] = set()
+
+        def reset(self, seed: int) -> None:
+            self.calls = 0
+
+        def act(self, observation: dict[str, np.ndarray], info: dict[str, object]) -> np.ndarray:
+            self.calls += 1
+            self.seen.add(frozenset(observation))
+            return np.array([-1, 0, 0, -0.9, -0.9, -0.9], np.float32)
+
+    lazy = Lazy()
+    env = ManipulatorEnv(episode_seconds=6.0, camera=False)
+    episode = record_episode(Plan(3001, "policy", 6.0, "bundle"), env, lazy)
+    assert lazy.calls == 120
+    assert episode["expert_action"].std(0)[0] > 0.05
+    assert frozenset({"camera", "odom", "joints"}) in lazy.seen
