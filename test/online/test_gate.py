@@ -15,7 +15,7 @@ from rssm_ros.online.limits import Limits
 CONTRACT = find_contract("manipulator")
 LIMITS = Limits(CONTRACT)
 TICK = 50_000_000
-HOME = np.array([0.1, -0.2, -1.0, 0.3])
+HOME = 0.6 * CONTRACT.low[2:] + 0.4 * CONTRACT.high[2:]
 
 
 class Robot:
@@ -133,7 +133,7 @@ def test_hold_keeps_the_arm_where_it_was_when_the_hold_began():
     robot = Robot().run()
     robot.gate.measured("arm", HOME)
     robot.step(lost=True)
-    robot.gate.measured("arm", HOME - 0.2)  # sagging must not drag the target along
+    robot.gate.measured("arm", HOME - 0.02)  # sagging must not drag the target along
     for _ in range(20):
         decision = robot.step(lost=True)
     np.testing.assert_allclose(decision.si[2:], HOME)

@@ -1,0 +1,40 @@
+"""A tiny bundle of random weights, exported once per test process."""
+
+import tempfile
+from functools import cache
+from pathlib import Path
+
+import torch
+
+from rssm_ros.behavior import Actor, Critic
+from rssm_ros.contract import find_contract
+from rssm_ros.export.bundle import Model, Provenance, export_bundle
+from rssm_ros.world_model import Signals, WorldModel, preset
+
+
+def tiny_model(seed: int = 0) -> Model:
+    """A `debug`-sized model for the manipulator whose heads say something."""
+    torch.manual_seed(seed)
+    sizes, contract = preset("debug"), find_contract("manipulator")
+    world_model = WorldModel(Signals.from_contract(contract), sizes)
+    model = Model(world_model, Actor(sizes, contract.action_dim), Critic(sizes))
+    with torch.no_grad():
+        for part in model.modules():
+            for parameter in part.parameters():
+                if not parameter.any():  # zero initialisation would hide a swapped weight
+                    parameter.normal_(0.0, 0.1)
+    return model
+
+
+@cache
+def tiny_bundle() -> Path:
+    """Its folder. Treat it as read-only; `shutil.copytree` it to damage it."""
+    folder = Path(tempfile.mkdtemp(prefix="rssm-test-bundle-")) / "tiny"
+    provenance = Provenance(
+        dataset={"name": "made up", "hash": "0" * 64},
+        training={"commit": "abc", "steps": 0},
+        thresholds={"surprise": {"camera+joints+odom": 3.5}},
+        scores={"note": "random weights"},
+    )
+    export_bundle(tiny_model(), find_contract("manipulator"), folder, provenance, horizon=4)
+    return folder
