@@ -7,9 +7,7 @@ Vector = npt.NDArray[np.float64]
 HIDDEN, VISIBLE = 0.05, 0.5  # visibility at most, at least
 
 
-def hold_last(
-    truth: npt.ArrayLike, visibility: npt.ArrayLike, odometry: npt.ArrayLike, dt: float
-) -> Vector:
+def hold_last(truth: npt.ArrayLike, visibility: npt.ArrayLike, odometry: npt.ArrayLike, dt: float) -> Vector:
     """The last seen position, kept in place in the world by odometry: [T, 2] in the base frame.
 
     truth: [T, 2] true position in the base frame (m), NaN where there is no object; visibility: [T] in 0..1;
