@@ -135,18 +135,24 @@ def measure(
     return runs
 
 
-def speed(ticks: int = 400) -> dict[str, float]:
-    """Ticks per second and times real time of one process, camera and labels included, this minute."""
+def speed(ticks: int = 200, spells: int = 6) -> dict[str, float]:
+    """Ticks per second of one process, camera and labels included: the best of several spells.
+
+    The best, because whatever else runs on the machine only ever slows a spell down.
+    """
     from rssm_ros.envs.manipulator import ManipulatorEnv
 
     env = ManipulatorEnv(episode_seconds=None)
     _, info = env.reset(seed=0)
-    start, cpu = time.perf_counter(), time.process_time()
-    for _ in range(ticks):
-        _, _, _, _, info = env.step(info["expert_action"])
-    wall, used = time.perf_counter() - start, time.process_time() - cpu
+    rates, cpu_rates = [], []
+    for _ in range(spells):
+        start, cpu = time.perf_counter(), time.process_time()
+        for _ in range(ticks):
+            _, _, _, _, info = env.step(info["expert_action"])
+        rates.append(ticks / (time.perf_counter() - start))
+        cpu_rates.append(ticks / (time.process_time() - cpu))
     env.close()
-    return {"ticks_per_s": ticks / wall, "realtime": ticks / wall / 20, "ticks_per_cpu_s": ticks / used}
+    return {"ticks_per_s": max(rates), "realtime": max(rates) / 20, "ticks_per_cpu_s": max(cpu_rates)}
 
 
 def _interval(runs: Sequence[Run], base: Sequence[Run]) -> tuple[float, float, float]:
@@ -266,7 +272,7 @@ def markdown(summary: dict[str, Any], command: str, seeds: int, seconds: float) 
     pace, where = summary["speed"], summary["machine"]
     lines += [
         "",
-        f"Speed of one process with camera and labels: {pace['ticks_per_s']:.0f} ticks/s "
+        f"Speed of one process with camera and labels, best of six spells: {pace['ticks_per_s']:.0f} ticks/s "
         f"({pace['realtime']:.0f} x real time; {pace['ticks_per_cpu_s']:.0f} ticks per CPU second).",
         "",
         "Measured on " + ", ".join(f"{key} {value}" for key, value in where.items()) + ".",
