@@ -1,7 +1,8 @@
 """`rssm`: every command of the project behind one word.
 
-A command is a module of this package with `add_parser(subparsers)`; it is imported only when asked for, so that
-`rssm verify` needs no torch and `rssm train` no ROS. Exit codes: 0 pass, 1 a check failed, 2 usage or environment.
+A command is a module of this package with `add_parser(subparsers)`; it is imported only when asked for, so
+that `rssm verify` needs no torch and `rssm train` no ROS. Exit codes: 0 pass, 1 a check failed, 2 usage or
+environment.
 """
 
 import argparse
