@@ -367,7 +367,7 @@ def _messages(draw):
 def _histories(draw):
     """Messages with arrival times, and the moments at which the filter was advanced."""
     messages = _messages(draw)
-    delays = st.sampled_from([0, 0, 0, 3, 20, 60, 120, 250, 340])
+    delays = st.sampled_from([0, 0, 0, 3, 20, 60, 120, 250, 340, 375, 390, 399])
     arrivals = [(stamp + draw(delays) * MS, i) for i, (_, stamp, _) in enumerate(messages)]
     nudges = draw(st.lists(st.integers(0, 40 * 50), max_size=30))
     return messages, arrivals, sorted((19 * TICK + n * MS) for n in nudges), draw(st.sampled_from([1, 3]))
