@@ -209,7 +209,7 @@ def _watch(supervisor: Any, options: GraphOptions, console: Console, asked: list
             if not console.quiet and time.monotonic() - shown > 1 / SHOWN:
                 shown = time.monotonic()
                 live.update(_line(supervisor.status(), score(), options), refresh=True)
-        supervisor.spin(4 * LOOK)  # the last answer, into trace and bag
+        supervisor.settle()
     return ""
 
 

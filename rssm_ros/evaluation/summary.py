@@ -175,7 +175,7 @@ def packages(run: Run) -> dict[str, int | None]:
     return dict(zip(names, scores[ends].sum(axis=0).tolist(), strict=True))
 
 
-def stopped_after(run: Run, fault_ns: int, slow: float = 0.02) -> float | None:
+def stopped_after(run: Run, fault_ns: int, slow: float = 0.05) -> float | None:
     """Seconds from a fault (CLOCK_MONOTONIC ns) until the base moved slower than `slow` (m/s, rad/s) for
     good.
 

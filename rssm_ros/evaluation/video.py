@@ -197,7 +197,13 @@ class Painter:
         strip[28:, x : x + 2] = INK
         label(strip, frame.caption[0], (10, 20), 0.5, INK)
         label(strip, frame.caption[1], (WIDTH - 150, 20), 0.5, UNSEEN if frame.hidden else SEEN)
-        label(strip, "+ truth   o belief   . imagined", (WIDTH + ROBOT - 250, 20), 0.45, DIM)
+        label(
+            strip,
+            f"+ truth  o belief  . imagined   curve: 0 to {100 * SPAN:.0f} cm",
+            (WIDTH + ROBOT - 360, 20),
+            0.42,
+            DIM,
+        )
         return strip
 
 
@@ -255,8 +261,10 @@ def cross(picture: Image, point: npt.ArrayLike, size: int, colour: tuple[int, in
 def label(
     picture: Image, text: str, place: tuple[int, int], size: float, colour: tuple[int, int, int]
 ) -> None:
-    """Text with a dark rim."""
+    """Text on a dark plate, its lower left corner at `place`."""
     import cv2
 
-    for shade, width in ((BACK, 3), (colour, 1)):
-        cv2.putText(picture, text, place, cv2.FONT_HERSHEY_SIMPLEX, size, shade, width, cv2.LINE_AA)
+    (width, height), below = cv2.getTextSize(text, cv2.FONT_HERSHEY_SIMPLEX, size, 1)
+    x, y = place
+    cv2.rectangle(picture, (x - 4, y - height - 4), (x + width + 4, y + below), BACK, -1)
+    cv2.putText(picture, text, place, cv2.FONT_HERSHEY_SIMPLEX, size, colour, 1, cv2.LINE_AA)

@@ -22,6 +22,7 @@ from rssm_ros.online.filter import Filter
 from rssm_ros.online.steps import State
 
 REPORT = 1.0  # s between diagnostics
+RECENT = 16  # observations that may have overtaken the news of a new episode
 
 
 class FilterNode(ManagedNode):
@@ -39,6 +40,7 @@ class FilterNode(ManagedNode):
     def __init__(self) -> None:
         super().__init__("filter_node")
         self._inbox: deque[tuple[str, Any]] = deque(maxlen=512)
+        self._recent: deque[tuple[str, int, Any]] = deque(maxlen=RECENT)
         self._told: set[str] = set()
         self._refused: dict[str, int] = {}
         self._reported = 0.0
@@ -112,11 +114,24 @@ class FilterNode(ManagedNode):
             values = messages.read_joints(message, self.contract.channels, ("position",))
             self.filter.applied(messages.stamp_ns(message.header.stamp), values)
         elif kind == "/episode":
-            if message.frame_id == "reset" and self.filter.now_ns is not None:
-                self.filter.reset()
+            if message.frame_id == "reset":
+                self._begin_episode(messages.stamp_ns(message.stamp))
         else:
             stamp = messages.stamp_ns(message.header.stamp)
-            self.filter.observe(kind, stamp, messages.read_observation(message, self._specs[kind]))
+            value = messages.read_observation(message, self._specs[kind])
+            self._recent.append((kind, stamp, value))
+            self.filter.observe(kind, stamp, value)
+
+    def _begin_episode(self, stamp: int) -> None:
+        """Forgets what was before; the new episode's observations may have been faster than this message."""
+        if not any(seen < stamp for _, seen, _ in self._recent):
+            return
+        early = [item for item in self._recent if item[1] >= stamp]
+        self._recent.clear()
+        self._recent.extend(early)
+        self.filter.reset()
+        for item in early:
+            self.filter.observe(*item)
 
     def _refuse(self, kind: str, error: messages.MessageError) -> None:
         """Counted every time, said once."""

@@ -54,8 +54,17 @@ class RobotTopics:
             messages.fill_observation(message, spec, observation[spec.name])
             self._send(spec.topic, message)
 
-    def publish_truth(self, stamp_ns: int, info: dict[str, Any], reward: float, episode: str) -> None:
-        """What only a simulation knows. episode: "reset", "terminal" or nothing."""
+    def publish_episode(self, stamp_ns: int, event: str) -> None:
+        """ "reset" or "terminal", before the observations of that tick; nothing for no event."""
+        topic = self._contract.episode
+        if topic is not None and event:
+            header = self._outputs[topic.topic][1]()
+            messages.set_stamp(header.stamp, stamp_ns)
+            header.frame_id = event
+            self._send(topic.topic, header)
+
+    def publish_truth(self, stamp_ns: int, info: dict[str, Any], reward: float) -> None:
+        """What only a simulation knows."""
         messages.set_stamp(self._info.header.stamp, stamp_ns)
         self._send("camera/camera_info", self._info)
         for target in self._contract.targets:
@@ -67,20 +76,12 @@ class RobotTopics:
             self._send(target.topic, message)
             if target.visibility:
                 self._send(target.visibility, Float64(data=float(info["visibility"])))
-        self._send_episode_and_reward(stamp_ns, reward, episode)
+        topic = self._contract.reward
+        if topic is not None:
+            message = self._stamped(topic.topic, stamp_ns)
+            messages.write_field(message, topic.field, float(reward))
+            self._send(topic.topic, message)
         self._send_transform(stamp_ns, info["truth"].base)
-
-    def _send_episode_and_reward(self, stamp_ns: int, reward: float, episode: str) -> None:
-        contract = self._contract
-        if contract.reward is not None:
-            message = self._stamped(contract.reward.topic, stamp_ns)
-            messages.write_field(message, contract.reward.field, float(reward))
-            self._send(contract.reward.topic, message)
-        if contract.episode is not None and episode:
-            header = self._outputs[contract.episode.topic][1]()
-            messages.set_stamp(header.stamp, stamp_ns)
-            header.frame_id = episode
-            self._send(contract.episode.topic, header)
 
     def _add(self, node: Any, topic: str, kind: Any, quality: Any) -> None:
         self._outputs[topic] = (node.create_lifecycle_publisher(kind, topic, quality), kind)

@@ -205,10 +205,11 @@ class SimNode(ManagedNode):
         observation, reward, terminal, _, info = outcome
         self._reset_asked = self._reset_asked or terminal
         with_camera = self._drop.random() >= float(self.value("camera_drop"))
+        self.topics.publish_episode(self.stamp, "reset" * reset or "terminal" * terminal)
         self.topics.publish_robot(self.stamp, observation, with_camera)
         seen_ns = time.monotonic_ns()
         self._published = seen_ns * 1e-9
-        self.topics.publish_truth(self.stamp, info, reward, "reset" * reset or "terminal" * terminal)
+        self.topics.publish_truth(self.stamp, info, reward)
         if self._trace is not None:
             self._trace.write(self._tick, self.stamp, seen_ns, outcome, reset)
         if self._viewer is not None:

@@ -184,6 +184,15 @@ class Supervisor:
         """Whether that much simulated time has passed since the clock's first second."""
         return self.sim_ns >= round((START + seconds) * SECOND)
 
+    def settle(self, patience: float = 1.0) -> None:
+        """Lets the last observation be answered, recorded and traced."""
+        deadline = time.monotonic() + patience
+        while time.monotonic() < deadline:
+            self.spin(0.05)
+            last = self._latest.get("gate_node/applied")
+            if last is not None and messages.cdr_stamp_ns(last) > self.sim_ns:
+                return
+
     def stop_robot(self) -> None:
         """Presses the gate's emergency stop, if the gate still lives; does not wait."""
         client = self.node.create_client(Trigger, "gate_node/estop")

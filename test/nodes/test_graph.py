@@ -1,0 +1,134 @@
+import importlib
+import importlib.util
+import sys
+import types
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from rssm_ros.nodes.graph import GraphOptions, NodeDescription, filter_graph, manipulator_graph
+
+
+class Action:
+    """Stands for every class of launch and launch_ros: keeps what it was made with."""
+
+    def __init__(self, *positional: Any, **named: Any) -> None:
+        self.positional, self.named = positional, named
+
+
+class Configuration(Action):
+    values: dict[str, str] = {}
+
+    def perform(self, _: Any) -> str:
+        return self.values[self.positional[0]]
+
+
+@pytest.fixture
+def launch(monkeypatch: pytest.MonkeyPatch) -> dict[str, type]:
+    """`launch` and `launch_ros`, which are not on PyPI: recorders of the same names."""
+    kinds = {name: type(name, (Action,), {}) for name in (
+        "LaunchDescription", "DeclareLaunchArgument", "EmitEvent", "OpaqueFunction", "RegisterEventHandler",
+        "OnProcessExit", "OnProcessStart", "Shutdown", "LifecycleNode", "OnStateTransition", "ChangeState",
+    )}  # fmt: skip
+    kinds["LaunchConfiguration"] = Configuration
+    kinds["matches_action"] = staticmethod(lambda action: action)  # type: ignore[assignment]
+    for name in (
+        "launch", "launch.actions", "launch.event_handlers", "launch.events", "launch.substitutions",
+        "launch_ros", "launch_ros.actions", "launch_ros.event_handlers", "launch_ros.events",
+        "launch_ros.events.lifecycle",
+    ):  # fmt: skip
+        module = types.ModuleType(name)
+        vars(module).update(kinds)
+        monkeypatch.setitem(sys.modules, name, module)
+    monkeypatch.delitem(sys.modules, "rssm_ros.nodes.launching", raising=False)
+    return kinds
+
+
+def described(checkout: Path, launch: dict[str, Any], file: str, **arguments: str) -> list[Any]:
+    """What a launch file's nodes and handlers come to, with these launch arguments."""
+    spec = importlib.util.spec_from_file_location("launched", checkout / "launch" / file)
+    assert spec and spec.loader
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    (entities,) = module.generate_launch_description().positional
+    declared = {item.positional[0]: item.named["default_value"] for item in entities[:-1]}
+    assert set(declared) == {item.name for item in fields(GraphOptions)}
+    Configuration.values = {**declared, **arguments}
+    actions: list[Any] = entities[-1].named["function"](None)
+    return actions
+
+
+@pytest.mark.parametrize("file", ["manipulator.launch.py", "filter.launch.py"])
+def test_launch_files_start_the_same_graph(checkout: Path, launch: dict[str, Any], file: str) -> None:
+    graph = manipulator_graph if file.startswith("manipulator") else filter_graph
+    options = GraphOptions(seed=3, planner="cem", lockstep=True, trace="/t", speed=2.0)
+    actions = described(
+        checkout, launch, file, seed="3", planner="cem", lockstep="True", trace="/t", speed="2.0"
+    )
+    nodes = [item.named for item in actions if isinstance(item, launch["LifecycleNode"])]
+    expected = graph(options)
+    assert [(n["executable"], n["name"], n["parameters"][-1]) for n in nodes] == [
+        (e.executable, e.name, dict(e.parameters)) for e in expected
+    ]
+    assert [tuple(n["parameters"][:-1]) for n in nodes] == [e.parameter_files for e in expected]
+    assert all(n["package"] == "rssm_ros" and n["namespace"] == "" for n in nodes)
+
+
+def test_launch_brings_nodes_to_life_one_after_the_other(checkout: Path, launch: dict[str, Any]) -> None:
+    """Each is configured when the one before is active, so the robot's clock starts when all can answer."""
+    actions = described(checkout, launch, "manipulator.launch.py")
+    nodes = [item for item in actions if isinstance(item, launch["LifecycleNode"])]
+    handlers = [item.positional[0] for item in actions if isinstance(item, launch["RegisterEventHandler"])]
+    started = [h.named["target_action"] for h in handlers if isinstance(h, launch["OnProcessStart"])]
+    assert started == nodes[:1]
+    waits = [
+        h.named
+        for h in handlers
+        if isinstance(h, launch["OnStateTransition"]) and h.named["goal_state"] == "active"
+    ]
+    configured = [w["entities"][0].named["event"].named["lifecycle_node_matcher"] for w in waits]
+    assert [w["target_lifecycle_node"] for w in waits] == nodes[:-1] and configured == nodes[1:]
+    ends = [h.named["target_action"] for h in handlers if isinstance(h, launch["OnProcessExit"])]
+    assert ends == nodes
+
+
+def test_the_robot_comes_last_and_everybody_has_a_heartbeat() -> None:
+    nodes = manipulator_graph(GraphOptions())
+    assert [node.name for node in nodes] == ["gate_node", "planner_node", "filter_node", "sim_node"]
+    assert all(node.heartbeat for node in nodes)
+    assert nodes[:-1] == filter_graph(GraphOptions(), use_sim_time=True)
+
+
+def test_arguments_keep_their_types() -> None:
+    """`-p x:=1` would be an integer where a float is declared, `a: b` no text: JSON scalars are exact."""
+    node = NodeDescription(
+        "e", "n", {"f": 1.0, "i": 1, "b": True, "s": "1.0", "odd": "a: [b] #c"}, ("file",), (("x", "y"),)
+    )
+    words = node.ros_arguments()
+    given = dict(word.split(":=", 1) for word, before in zip(words[1:], words) if before == "-p")
+    parsed = {name: yaml.safe_load(value) for name, value in given.items()}
+    assert parsed == dict(node.parameters)
+    assert [type(value) for value in parsed.values()] == [float, int, bool, str, str]
+    assert words[:3] == ["--ros-args", "-r", "__node:=n"] and words[3:7] == [
+        "-r",
+        "x:=y",
+        "--params-file",
+        "file",
+    ]
+
+
+def test_parameter_file_names_only_what_nodes_have(checkout: Path) -> None:
+    declared = yaml.safe_load((checkout / "config" / "params" / "manipulator.yaml").read_text())
+    for name, content in declared.items():
+        module = importlib.import_module(f"rssm_ros.nodes.{name}")
+        node = next(
+            k
+            for k in vars(module).values()
+            if getattr(k, "__module__", "") == module.__name__ and hasattr(k, "parameters")
+        )
+        known = {parameter.name: parameter for parameter in node.parameters}
+        for key, value in content["ros__parameters"].items():
+            assert isinstance(value, type(known[key].default)), (name, key)
