@@ -1,7 +1,10 @@
 """`rssm export`: a checkpoint becomes a bundle that has proven itself on this machine."""
 
 import argparse
+import contextlib
 import json
+import os
+import platform
 import subprocess
 from collections.abc import Mapping
 from pathlib import Path
@@ -19,6 +22,9 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
         "--horizon", type=int, default=10, help="ticks that rollout.onnx imagines (default 10)"
     )
     parser.add_argument("--scores", type=Path, help="JSON whose content becomes the bundle's scores")
+    parser.add_argument(
+        "--commands", type=Path, help="text file with the commands that made it, for the card"
+    )
     parser.add_argument(
         "--shuffle-weights",
         type=int,
@@ -43,10 +49,7 @@ def run(args: argparse.Namespace) -> int:
     model = Model(world_model, actor, critic)
     if args.shuffle_weights is not None:
         model = shuffled(model, args.shuffle_weights)
-    scores = json.loads(args.scores.read_text()) if args.scores else {}
-    bundle = export_bundle(
-        model, contract, args.out, _provenance(meta, args.shuffle_weights, scores), args.horizon
-    )
+    bundle = export_bundle(model, contract, args.out, _provenance(meta, args), args.horizon)
     if args.json:
         print(json.dumps(bundle.to_dict(), indent=1))
     else:
@@ -55,22 +58,48 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _provenance(meta: Mapping[str, Any], shuffle: int | None, scores: Mapping[str, Any]) -> Any:
+def _provenance(meta: Mapping[str, Any], args: argparse.Namespace) -> Any:
+    """What the manifest says about data and training; folders by name only, they mean nothing elsewhere."""
     from rssm_ros.export.bundle import Provenance
 
     training = {
-        "commit": _commit(),
+        "commands": args.commands.read_text().splitlines() if args.commands else None,
+        "shuffled_with_seed": args.shuffle_weights,
         "steps": meta.get("step"),
         "hours": round(float(meta.get("elapsed_s") or 0.0) / 3600, 3),
-        "sizes": meta.get("sizes"),
-        "options": meta.get("options"),
+        "hardware": _hardware(),
+        "commit": _commit(),
         "validation": meta.get("validation"),
+        "options": meta.get("options"),
+        "sizes": meta.get("sizes"),
+        "versions": meta.get("versions"),
     }
-    if shuffle is not None:
-        training["shuffled_with_seed"] = shuffle
-    data = meta.get("data")
-    dataset = dict(data) if isinstance(data, Mapping) else {"name": data}
-    return Provenance(dataset, {k: v for k, v in training.items() if v is not None}, {}, dict(scores))
+    folders = meta.get("data")
+    dataset = {Path(str(folder)).name: _dataset(Path(str(folder))) for folder in folders or ()}
+    scores = json.loads(args.scores.read_text()) if args.scores else {}
+    return Provenance(dataset, {k: v for k, v in training.items() if v not in (None, {}, [])}, {}, scores)
+
+
+def _dataset(folder: Path) -> dict[str, Any]:
+    """What a data set says of itself: hash over its files, counts, seeds."""
+    try:
+        about = json.loads((folder / "dataset.json").read_text())
+    except (OSError, ValueError):
+        return {"sha256": "unknown: dataset.json was not there at export"}
+    kept = {
+        name: about[name] for name in ("sha256", "ticks", "episodes", "kinds", "versions") if name in about
+    }
+    seeds = about.get("seeds") or []
+    return {**kept, "seeds": f"{min(seeds)} to {max(seeds)}"} if seeds else kept
+
+
+def _hardware() -> str:
+    """The machine this runs on: cores and the processor's name."""
+    name = platform.machine()
+    with contextlib.suppress(OSError):
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        name = next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), name)
+    return f"{os.cpu_count()} cores, {name}"
 
 
 def _commit() -> str | None:

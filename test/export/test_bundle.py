@@ -94,16 +94,19 @@ def test_verify_ends_with_2_where_there_is_no_bundle(tmp_path, capsys):
 
 
 @pytest.fixture
-def checkpoint(monkeypatch):
+def checkpoint(monkeypatch, tmp_path):
     """`load_checkpoint` without a training run."""
     from rssm_ros.training import checkpoint
 
+    (tmp_path / "cell").mkdir()
+    about = {"sha256": "abc", "ticks": 9, "seeds": [4, 2, 3]}
+    (tmp_path / "cell" / "dataset.json").write_text(json.dumps(about))
     model = tiny_model()
     meta = {
         "step": 12,
         "elapsed_s": 3600.0,
         "contract": CONTRACT.to_dict(),
-        "data": {"name": "d", "hash": "h"},
+        "data": [str(tmp_path / "cell")],
     }
     monkeypatch.setattr(checkpoint, "load_checkpoint", lambda _: (*model.modules(), meta))
 
@@ -115,8 +118,26 @@ def test_the_export_command_writes_a_bundle_that_verifies(checkpoint, tmp_path, 
     assert "proven here" in capsys.readouterr().out
     bundle = load_bundle(out)
     assert bundle.name == "mine" and bundle.training["steps"] == 12 and bundle.training["hours"] == 1.0
-    assert bundle.dataset == {"name": "d", "hash": "h"} and bundle.latent.horizon == 1
+    assert bundle.dataset == {"cell": {"sha256": "abc", "ticks": 9, "seeds": "2 to 4"}}
+    assert bundle.latent.horizon == 1 and str(tmp_path) not in (out / "bundle.json").read_text()
     assert bundle.training.get("shuffled_with_seed") == (3 if extra else None)
+
+
+def test_scores_and_commands_reach_the_card(checkpoint, tmp_path):
+    scores, commands = tmp_path / "scores.json", tmp_path / "commands.txt"
+    scores.write_text(
+        json.dumps({"sorted": {"bundle": {"value": 0.8125, "ci95": [0.7, 0.9]}}, "all": [0] * 30})
+    )
+    commands.write_text(
+        "rssm collect manipulator --out data/cell\nrssm train --data data/cell --out runs/x\n"
+    )
+    out = tmp_path / "m"
+    extra = ["--scores", str(scores), "--commands", str(commands), "--horizon", "1"]
+    assert cli.main(["export", "runs/x", "--out", str(out), *extra]) == 0
+    text = (out / "README.md").read_text()
+    assert "| sorted bundle | 0.8125 (95 %: 0.7 to 0.9) |" in text and "| all |" not in text
+    assert "rssm collect manipulator --out data/cell\n" in text and "| cell ticks | 9 |" in text
+    assert load_bundle(out).scores["all"] == [0] * 30
 
 
 def test_the_export_command_refuses_an_empty_horizon(checkpoint, tmp_path, capsys):
