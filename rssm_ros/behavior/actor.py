@@ -43,7 +43,8 @@ def entropy(std: Tensor) -> Tensor:
 
 
 def imitation_loss(mean: Tensor, std: Tensor, expert: Tensor) -> Tensor:
-    """Squared error of the mean in units of the smallest std, plus the likelihood of std alone: [..., A] x 3 -> [...].
+    """Squared error of the mean in units of the smallest std, plus the likelihood of std alone: [..., A] x 3
+    -> [...].
 
     The plain likelihood would explain a mean that is still wrong by a wide std and then stop correcting it.
     """

@@ -35,5 +35,6 @@ class Critic(nn.Module):
     @torch.no_grad()
     def update_slow(self) -> None:
         """Move the slow copy 2 % towards the fast one; call after the optimizer's step."""
-        fast, slow = list(self.fast.parameters()), list(self.slow.parameters())
+        fast: list[Tensor] = list(self.fast.parameters())
+        slow: list[Tensor] = list(self.slow.parameters())
         torch._foreach_lerp_(slow, fast, SLOW_FRACTION)

@@ -26,7 +26,8 @@ def lambda_returns(
 
 
 class ReturnRange(nn.Module):
-    """Moving P95 - P5 of returns (EMA 0.01, bias-corrected); never shrinks advantages below their raw scale."""
+    """Moving P95 - P5 of returns (EMA 0.01, bias-corrected); never shrinks advantages below their raw
+    scale."""
 
     low: Tensor
     high: Tensor

@@ -9,16 +9,28 @@ from typing import Any
 def add_parser(subparsers: Any) -> None:
     """Adds the command's options."""
     parser = subparsers.add_parser("train", help="train world model and actor, resumably")
-    parser.add_argument("--data", type=Path, nargs="+", required=True, metavar="DIR", help="from `rssm collect`")
+    parser.add_argument(
+        "--data", type=Path, nargs="+", required=True, metavar="DIR", help="from `rssm collect`"
+    )
     parser.add_argument("--val", type=Path, metavar="DIR", help="held-out data for the validation figures")
-    parser.add_argument("--out", type=Path, required=True, metavar="RUN", help="checkpoints and TensorBoard go here")
-    parser.add_argument("--contract", default="manipulator", help="name or file of the contract (manipulator)")
+    parser.add_argument(
+        "--out", type=Path, required=True, metavar="RUN", help="checkpoints and TensorBoard go here"
+    )
+    parser.add_argument(
+        "--contract", default="manipulator", help="name or file of the contract (manipulator)"
+    )
     parser.add_argument("--preset", default="manipulator", help="sizes and schedule (manipulator)")
     parser.add_argument("--resume", action="store_true", help="go on from the newest checkpoint in RUN")
-    parser.add_argument("--start-from", type=Path, metavar="RUN", help="begin with the weights of another run")
-    parser.add_argument("--minutes", type=float, help="budget of wall time (60); the learning rate decays over it")
+    parser.add_argument(
+        "--start-from", type=Path, metavar="RUN", help="begin with the weights of another run"
+    )
+    parser.add_argument(
+        "--minutes", type=float, help="budget of wall time (60); the learning rate decays over it"
+    )
     parser.add_argument("--steps", type=int, help="budget in updates instead of minutes")
-    parser.add_argument("--imagination-fraction", type=float, help="last share that also learns in imagination")
+    parser.add_argument(
+        "--imagination-fraction", type=float, help="last share that also learns in imagination"
+    )
     parser.add_argument("--rate", type=float, help="peak learning rate")
     parser.add_argument("--batch", type=int, help="sequences per update")
     parser.add_argument("--length", type=int, help="ticks per sequence")
@@ -41,7 +53,16 @@ def run(arguments: argparse.Namespace) -> int:
         chosen = Options.from_dict(checkpoint.read(arguments.out).state["options"])
     else:
         chosen = options(arguments.preset)
-    names = ("minutes", "steps", "imagination_fraction", "rate", "batch", "length", "seed", "threads")
+    names: tuple[str, ...] = (
+        "minutes",
+        "steps",
+        "imagination_fraction",
+        "rate",
+        "batch",
+        "length",
+        "seed",
+        "threads",
+    )
     names += ("checkpoint_minutes", "validate_minutes")
     given = {name: getattr(arguments, name) for name in names if getattr(arguments, name) is not None}
     for name, value in given.items():

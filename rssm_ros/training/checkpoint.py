@@ -34,7 +34,9 @@ class Saved:
     state: dict[str, Any]
 
 
-def save(run: Path, step: int, model: dict[str, Tensor], optimizer: dict[str, Tensor], state: dict[str, Any]) -> Path:
+def save(
+    run: Path, step: int, model: dict[str, Tensor], optimizer: dict[str, Tensor], state: dict[str, Any]
+) -> Path:
     """Write RUN/checkpoints/step-N atomically and drop all but the newest two.
 
     A full disk or a kill at any moment leaves the previous checkpoint untouched; OSError passes through.
@@ -47,7 +49,9 @@ def save(run: Path, step: int, model: dict[str, Tensor], optimizer: dict[str, Te
         partial.mkdir()
         # Copies, contiguous in plain layout: a channels-last weight would otherwise be refused.
         save_file({k: v.detach().cpu().contiguous().clone() for k, v in model.items()}, partial / FILES[0])
-        save_file({k: v.detach().cpu().contiguous().clone() for k, v in optimizer.items()}, partial / FILES[1])
+        save_file(
+            {k: v.detach().cpu().contiguous().clone() for k, v in optimizer.items()}, partial / FILES[1]
+        )
         (partial / FILES[2]).write_text(json.dumps(state, indent=1, allow_nan=True))
         for name in FILES:
             with open(partial / name, "rb") as file:
@@ -63,11 +67,14 @@ def save(run: Path, step: int, model: dict[str, Tensor], optimizer: dict[str, Te
 
 
 def find(directory: Path) -> Path:
-    """The newest complete checkpoint of a run, or the directory itself if it is one; TrainingError if none."""
+    """The newest complete checkpoint of a run, or the directory itself if it is one; TrainingError if
+    none."""
     for candidate in [directory, *sorted((directory / FOLDER).glob("step-*"), reverse=True)]:
         if all((candidate / name).is_file() for name in FILES):
             return candidate
-    raise TrainingError(f"no checkpoint in {directory}: expected {', '.join(FILES)} there or in {FOLDER}/step-*")
+    raise TrainingError(
+        f"no checkpoint in {directory}: expected {', '.join(FILES)} there or in {FOLDER}/step-*"
+    )
 
 
 def read(directory: Path) -> Saved:
@@ -77,18 +84,24 @@ def read(directory: Path) -> Saved:
         model, optimizer = load_file(place / FILES[0]), load_file(place / FILES[1])
         state = json.loads((place / FILES[2]).read_text())
     except (OSError, SafetensorError, ValueError) as error:
-        raise TrainingError(f"checkpoint {place} is damaged ({error}); delete it to fall back to the one before") from error
+        raise TrainingError(
+            f"checkpoint {place} is damaged ({error}); delete it to fall back to the one before"
+        ) from error
     return Saved(model, optimizer, state)
 
 
 def load_checkpoint(directory: Path | str) -> tuple[WorldModel, Actor, Critic, dict[str, Any]]:
-    """World model, actor and critic of a run or checkpoint directory, in eval mode on the CPU, and its `state.json`.
+    """World model, actor and critic of a run or checkpoint directory, in eval mode on the CPU, and its
+    `state.json`.
 
-    The state's keys: step, options, sizes, signals, contract, data, elapsed_s, validation. TrainingError if unusable.
+    The state's keys: step, options, sizes, signals, contract, data, elapsed_s, validation. TrainingError if
+    unusable.
     """
     saved = read(Path(directory))
     options = Options.from_dict(saved.state["options"])
-    learner = Learner(Signals.from_dict(saved.state["signals"]), Sizes.from_dict(saved.state["sizes"]), options)
+    learner = Learner(
+        Signals.from_dict(saved.state["signals"]), Sizes.from_dict(saved.state["sizes"]), options
+    )
     learner.load_state_dict(saved.model)
     learner.eval().requires_grad_(False)
     return learner.world_model, learner.actor, learner.critic, saved.state

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F  # noqa: N812
+from torch.nn import functional as F
 
 from rssm_ros.behavior import Actor, Critic, ReturnRange, lambda_returns
 from rssm_ros.behavior.actor import entropy as normal_entropy
@@ -16,7 +16,7 @@ from rssm_ros.training.options import Options
 from rssm_ros.training.replay import Batch
 from rssm_ros.world_model import Beliefs, Signals, Sizes, State, WorldModel, losses
 from rssm_ros.world_model.categorical import categorical_kl, entropy, sample_categorical, straight_through
-from rssm_ros.world_model.heads import continue_target
+from rssm_ros.world_model.heads import TargetHead, continue_target
 from rssm_ros.world_model.layers import MLP, Linear
 
 Terms = dict[str, Tensor]
@@ -39,7 +39,8 @@ class Perception(nn.Module):
         mean, raw = self.out(self.mlp(tokens)).float().chunk(2, -1)
         std = F.softplus(raw) + 0.02
         log_normal = -0.5 * ((goal - mean) / std).square() - torch.log(std)
-        return -(std.detach() * log_normal).sum(-1)
+        loss: Tensor = -(std.detach() * log_normal).sum(-1)
+        return loss
 
 
 class Update(NamedTuple):
@@ -91,12 +92,17 @@ class Learner(nn.Module):
             weighted.append((scale, value))
 
         self._dynamics(beliefs, add, terms)
-        self._reconstruction(batch, beliefs.features, presence, noise, add)
-        add("reward", scales.reward, wm.reward_head.loss(wm.reward_head(beliefs.features), batch["reward"]).mean())
-        goes_on = losses.continue_loss(wm.continue_head(beliefs.features), continue_target(batch["is_terminal"]))
-        add("continue", scales.continue_, goes_on.mean())
-        self._targets(batch, beliefs, prior_features, tokens, presence, noise, add)
-        self._imitation(batch, prior_features, add)
+        # The recurrence stays in float32; everything that is one large product over the batch need not.
+        with torch.autocast(noise.device.type, torch.bfloat16, enabled=self.options.autocast):
+            self._reconstruction(batch, beliefs.features, presence, noise, add)
+            reward = wm.reward_head.loss(wm.reward_head(beliefs.features), batch["reward"])
+            add("reward", scales.reward, reward.mean())
+            goes_on = losses.continue_loss(
+                wm.continue_head(beliefs.features), continue_target(batch["is_terminal"])
+            )
+            add("continue", scales.continue_, goes_on.mean())
+            self._targets(batch, beliefs, prior_features, tokens, presence, noise, add)
+            self._imitation(batch, prior_features, add)
         if imagine:
             self._imagination(beliefs, noise, add, terms)
         total = torch.stack([scale * value for scale, value in weighted]).sum()
@@ -106,13 +112,10 @@ class Learner(nn.Module):
 
     # World model ------------------------------------------------------------------------------------------
 
-    def _autocast(self, device: torch.device) -> torch.autocast:
-        return torch.autocast(device.type, torch.bfloat16, enabled=self.options.autocast)
-
     def _tokens(self, batch: Batch, presence: dict[str, Tensor]) -> dict[str, Tensor]:
         wm = self.world_model
         raw = {name: batch.get(f"seen_{name}", batch[name]) for name in wm.signals.modalities}
-        with self._autocast(batch["action"].device):
+        with torch.autocast(batch["action"].device.type, torch.bfloat16, enabled=self.options.autocast):
             tokens = wm.tokens(raw, presence)
         return {name: value.float() for name, value in tokens.items()}
 
@@ -133,9 +136,7 @@ class Learner(nn.Module):
         offset = int(torch.randint(stride, (), generator=noise, device=noise.device)) if stride > 1 else 0
         some = features[:, offset::stride]
         for name, decoder in wm.image_decoders.items():
-            with self._autocast(features.device):
-                images = decoder(some)
-            error = losses.image_loss(images, batch[name][:, offset::stride])
+            error = losses.image_loss(decoder(some), batch[name][:, offset::stride])
             add(f"image_{name}", scales.image, losses.masked_mean(error, presence[name][:, offset::stride]))
         for name, decoder in wm.vector_decoders.items():
             raw = torch.where(presence[name].unsqueeze(-1), batch[name], batch[name].new_zeros(()))
@@ -160,6 +161,7 @@ class Learner(nn.Module):
             samples.append(State(beliefs.deter, straight_through(one_hot, beliefs.posterior)).features)
         particles = torch.stack(samples)
         for name, module in wm.target_heads.items():
+            assert isinstance(module, TargetHead)
             label = batch[f"target_{name}"]
             loss, known = losses.target_loss(module, particles, label)
             share = known.float().mean().clamp(min=1e-3)
@@ -170,7 +172,9 @@ class Learner(nn.Module):
                 image = wm.signals.images[0][0]
                 seen = known & (batch[f"visibility_{name}"] >= 0.5) & presence[image]
                 goal = torch.where(seen.unsqueeze(-1), module.normalise(label), label.new_zeros(()))
-                read = losses.masked_mean(self.perception[name].loss(tokens[image], goal), seen)
+                reader = self.perception[name]
+                assert isinstance(reader, Perception)
+                read = losses.masked_mean(reader.loss(tokens[image], goal), seen)
                 add(f"perception_{name}", scales.perception, read / share)
 
     # Behavior ---------------------------------------------------------------------------------------------
@@ -219,4 +223,3 @@ class Learner(nn.Module):
             state, _ = wm.imagine_step(state, actions[-1], draw)
             features.append(state.features)
         return torch.stack(features, 1), torch.stack(actions, 1)
-

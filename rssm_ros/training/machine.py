@@ -13,9 +13,9 @@ M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
 def prepare(threads: int) -> torch.device:
     """Set threads and memory behaviour; the device to train on (a GPU when there is one).
 
-    Two things cost a CPU run most of its time otherwise: glibc gives every large tensor back to the kernel, so each
-    update faults in its pages again (measured: 4 x on normalisation layers), and denormal second moments slow down
-    the optimizer.
+    Two things cost a CPU run most of its time otherwise: glibc gives every large tensor back to the kernel,
+    so each update faults in its pages again (measured: 4 x on normalisation layers), and denormal second
+    moments slow down the optimizer.
     """
     if sys.platform.startswith("linux"):
         try:

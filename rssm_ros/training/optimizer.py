@@ -25,7 +25,7 @@ class Optimizer:
         self.count = 0
 
     @torch.no_grad()
-    def step(self, gradients: Sequence[Tensor], rate: float) -> Tensor:
+    def step(self, gradients: list[Tensor], rate: float) -> Tensor:
         """Apply one update; returns the global norm of the unclipped gradients as a scalar tensor."""
         self.count += 1
         gradient_norms = torch._foreach_norm(gradients)
@@ -35,7 +35,7 @@ class Optimizer:
         # 1 / max(1, |g| / (0.3 max(|p|, 1e-3))) per tensor
         ratios = torch._foreach_div(gradient_norms, ceilings)
         torch._foreach_clamp_min_(ratios, 1.0)
-        updates = torch._foreach_div(list(gradients), ratios)
+        updates = torch._foreach_div(gradients, ratios)
         torch._foreach_mul_(self.square, BETA_SQUARE)
         torch._foreach_addcmul_(self.square, updates, updates, 1.0 - BETA_SQUARE)
         scales = torch._foreach_div(self.square, 1.0 - BETA_SQUARE**self.count)
@@ -44,7 +44,8 @@ class Optimizer:
         torch._foreach_div_(updates, scales)
         torch._foreach_lerp_(self.momentum, updates, 1.0 - BETA_MOMENTUM)
         torch._foreach_add_(self.parameters, self.momentum, alpha=-rate / (1.0 - BETA_MOMENTUM**self.count))
-        return torch.linalg.vector_norm(torch.stack(gradient_norms))
+        total: Tensor = torch.linalg.vector_norm(torch.stack(gradient_norms))
+        return total
 
     def state(self) -> dict[str, Tensor]:
         """All state as named tensors, for safetensors."""
@@ -63,9 +64,9 @@ class Optimizer:
 
 
 def learning_rate(peak: float, step: int, warmup: int, progress: float, decay: bool) -> float:
-    """Linear warm-up, then constant, or a cosine down to 2 % of the peak over `progress` 0..1 of the budget."""
+    """Linear warm-up, then constant, or a cosine down to 2 % of the peak over `progress` 0..1 of the
+    budget."""
     rate = peak * min(1.0, (step + 1) / max(1, warmup))
     if decay:
         rate *= 0.02 + 0.98 * 0.5 * (1.0 + math.cos(math.pi * min(1.0, max(0.0, progress))))
     return rate
-

@@ -75,8 +75,8 @@ class Options:
         return Options(**values)
 
 
-# A few thousand updates is all that two CPU cores have time for: a higher rate that decays over the budget, labels
-# that teach perception directly, and half of the frames reconstructed per update.
+# A few thousand updates is all that two CPU cores have time for: a higher rate that decays over the budget,
+# labels that teach perception directly, and half of the frames reconstructed per update.
 _SHORT = Options(
     preset="manipulator",
     batch=16,
@@ -88,7 +88,9 @@ _SHORT = Options(
     decode_stride=2,
     scales=Scales(target=2.0, target_prior=1.0, perception=1.0, imitation=0.5, imitation_gradient=0.3),
 )
-_DEBUG = replace(_SHORT, preset="debug", batch=4, length=12, chunks=2, starts=16, horizon=3, warmup=20, rate=1e-3)
+_DEBUG = replace(
+    _SHORT, preset="debug", batch=4, length=12, chunks=2, starts=16, horizon=3, warmup=20, rate=1e-3
+)
 
 
 def options(preset: str) -> Options:

@@ -25,11 +25,15 @@ class Reporter:
         self.bar: Progress | None = None
         if self.console.is_terminal and not quiet:
             columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:>3.0f}%"))
-            self.bar = Progress(*columns, TimeElapsedColumn(), TextColumn("{task.fields[left]}"), console=self.console)
+            self.bar = Progress(
+                *columns, TimeElapsedColumn(), TextColumn("{task.fields[left]}"), console=self.console
+            )
             self.task = self.bar.add_task("training", total=1.0, left="")
             self.bar.start()
 
-    def step(self, step: int, progress: float, left_s: float, frames_s: float, terms: Mapping[str, float]) -> None:
+    def step(
+        self, step: int, progress: float, left_s: float, frames_s: float, terms: Mapping[str, float]
+    ) -> None:
         """Show averages of the last few updates."""
         for name, value in terms.items():
             self.writer.add_scalar(f"train/{name}", value, step)

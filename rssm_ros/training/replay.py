@@ -1,8 +1,9 @@
 """Offline sequence storage: npz episodes -> one flat memory-mapped tensordict -> batches of slices.
 
-Slices run across episode borders; `is_first` tells the model where to reset. Rows of a batch are *streams*: the same
-row goes on where it left off for `chunks` batches before it jumps, so that the trainer can carry its state and the
-model sees more history than one slice holds. Which ticks a batch holds is a pure function of (seed, step).
+Slices run across episode borders; `is_first` tells the model where to reset. Rows of a batch are *streams*:
+the same row goes on where it left off for `chunks` batches before it jumps, so that the trainer can carry its
+state and the model sees more history than one slice holds. Which ticks a batch holds is a pure function of
+(seed, step).
 """
 
 from __future__ import annotations
@@ -101,7 +102,9 @@ def _build(files: Sequence[Path], cache: Path, key: str, table: dict[str, Column
             if not data["is_first"][0]:
                 raise TrainingError(f"{file}: is_first[0] is false, expected every file to start an episode")
         at += length
-    (cache / "complete.json").write_text(json.dumps({"fingerprint": key, "ticks": total, "episodes": len(files)}))
+    (cache / "complete.json").write_text(
+        json.dumps({"fingerprint": key, "ticks": total, "episodes": len(files)})
+    )
     return TensorDict.load_memmap(cache / "ticks")
 
 
@@ -110,7 +113,9 @@ def _length(file: Path, table: dict[str, Column]) -> int:
     try:
         with np.load(file) as data:
             names = set(data.files)
-            missing = sorted(name for name, column in table.items() if not column.optional and name not in names)
+            missing = sorted(
+                name for name, column in table.items() if not column.optional and name not in names
+            )
             if missing:
                 raise TrainingError(f"{file}: lacks {missing}; was it collected under another contract?")
             length = len(data["is_first"])
@@ -119,7 +124,9 @@ def _length(file: Path, table: dict[str, Column]) -> int:
     except Exception as error:
         if isinstance(error, TrainingError):
             raise
-        raise TrainingError(f"{file}: is truncated or corrupt ({error}); delete it and collect again") from error
+        raise TrainingError(
+            f"{file}: is truncated or corrupt ({error}); delete it and collect again"
+        ) from error
     if length < 2:
         raise TrainingError(f"{file}: has {length} ticks, expected at least 2; delete it")
     return length
@@ -149,7 +156,9 @@ class Replay:
         self.rows, self.length, self.chunks, self.seed = rows, length, chunks, seed
         shortest = min(self.ticks)
         if shortest < length:
-            raise TrainingError(f"a data set has {shortest} ticks, fewer than one slice of {length}; collect more")
+            raise TrainingError(
+                f"a data set has {shortest} ticks, fewer than one slice of {length}; collect more"
+            )
 
     @property
     def total(self) -> int:
@@ -172,7 +181,8 @@ class Replay:
         return places
 
     def batch(self, step: int) -> Batch:
-        """Arrays [rows, length, ...] of `step`, plus `expert_before`: the expert's decision one tick earlier."""
+        """Arrays [rows, length, ...] of `step`, plus `expert_before`: the expert's decision one tick
+        earlier."""
         slices: list[dict[str, Tensor]] = []
         for store, start, jumped in self.places(step):
             data = self.stores[store]
@@ -186,12 +196,15 @@ class Replay:
         return {name: torch.stack([piece[name] for piece in slices]) for name in slices[0]}
 
     def target_statistics(self, name: str) -> tuple[Tensor, Tensor, Tensor]:
-        """Mean and spread of a target over all labelled ticks, and its mean over the hidden ones: [d] each."""
+        """Mean and spread of a target over all labelled ticks, and its mean over the hidden ones: [d]
+        each."""
         values = torch.cat([store[f"target_{name}"] for store in self.stores])
         visibility = torch.cat([store[f"visibility_{name}"] for store in self.stores])
         labelled = ~torch.isnan(values).any(-1)
         if not labelled.any():
-            raise TrainingError(f"target {name} has no label in any tick; drop it from the contract or collect again")
+            raise TrainingError(
+                f"target {name} has no label in any tick; drop it from the contract or collect again"
+            )
         known = values[labelled]
         hidden = values[labelled & (visibility <= 0.05)]
         return known.mean(0), known.std(0).clamp(min=1e-3), (hidden if len(hidden) else known).mean(0)

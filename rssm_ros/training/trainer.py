@@ -15,7 +15,7 @@ from rssm_ros.contract import Contract
 from rssm_ros.training import checkpoint
 from rssm_ros.training.augment import augment
 from rssm_ros.training.errors import TrainingError
-from rssm_ros.training.learner import Learner, Terms
+from rssm_ros.training.learner import Learner, Terms, Update
 from rssm_ros.training.machine import prepare
 from rssm_ros.training.optimizer import Optimizer, learning_rate
 from rssm_ros.training.options import Options
@@ -23,12 +23,14 @@ from rssm_ros.training.progress import Reporter
 from rssm_ros.training.replay import Batch, Replay, open_storage
 from rssm_ros.training.validation import Rows, pick_rows, validate
 from rssm_ros.world_model import Signals, State, preset
+from rssm_ros.world_model.heads import TargetHead
 
 PARTICLES = 32
 
 
 class Trainer:
-    """One run in one directory. Deterministic in (options, data): noise and batches are keyed by (seed, step)."""
+    """One run in one directory. Deterministic in (options, data): noise and batches are keyed by (seed,
+    step)."""
 
     def __init__(
         self,
@@ -47,15 +49,18 @@ class Trainer:
         self.data = [str(path) for path in data]
         stores = [open_storage(path, self.signals) for path in data]
         self.replay = Replay(stores, options.batch, options.length, options.chunks, options.seed)
-        self.rows = pick_rows(open_storage(validation, self.signals), 12, 400) if validation else None
+        self.rows = pick_rows(open_storage(validation, self.signals), 8, 400) if validation else None
         torch.manual_seed(options.seed)
-        self.learner = Learner(self.signals, preset(options.preset, conv=options.conv), options).to(self.device)
-        self.learner.to(memory_format=torch.channels_last)
+        self.learner = Learner(self.signals, preset(options.preset, conv=options.conv), options).to(
+            self.device
+        )
+        self.learner.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.constant: dict[str, Tensor] = {}
         for name, head in self.learner.world_model.target_heads.items():
+            assert isinstance(head, TargetHead)
             offset, scale, self.constant[name] = self.replay.target_statistics(name)
-            head.offset.copy_(offset)  # type: ignore[operator, union-attr]
-            head.scale.copy_(scale)  # type: ignore[operator, union-attr]
+            head.offset.copy_(offset)
+            head.scale.copy_(scale)
         named = self.learner.trained()
         self.parameters = [parameter for _, parameter in named]
         self.optimizer = Optimizer(named)
@@ -127,8 +132,11 @@ class Trainer:
         batch = {name: value.to(self.device, non_blocking=True) for name, value in batch.items()}
         noise = torch.Generator(self.device).manual_seed((opt.seed << 32) + self.step)
         imagine = self.progress >= 1.0 - opt.imagination_fraction
-        loss, terms, last = self.learner(batch, self.state, noise, imagine)
-        gradients = torch.autograd.grad(loss, self.parameters, allow_unused=True, materialize_grads=True)
+        update: Update = self.learner(batch, self.state, noise, imagine)
+        loss, terms, last = update
+        gradients = list(
+            torch.autograd.grad(loss, self.parameters, allow_unused=True, materialize_grads=True)
+        )
         rate = learning_rate(opt.rate, self.step, opt.warmup, self.progress, opt.decay)
         norm = self.optimizer.step(gradients, rate)
         terms |= {"gradient_norm": norm, "learning_rate": torch.tensor(rate)}
@@ -152,8 +160,8 @@ class Trainer:
         culprit = checkpoint.first_non_finite(groups) or "loss"
         place = self._save_batch(batch)
         raise TrainingError(
-            f"update {self.step}: not a finite number, first in {culprit}; the batch is in {place}. Check that data, "
-            f"or go on from the last checkpoint with --resume and a lower --rate (now {self.options.rate:g})"
+            f"update {self.step}: not a finite number, first in {culprit}; the batch is in {place}. Check "
+            f"it, or go on from the last checkpoint with --resume and a lower --rate (now {self.options.rate:g})"
         )
 
     def _save_batch(self, batch: Batch) -> Path:
@@ -202,7 +210,9 @@ class Trainer:
         changed = [name for name in fixed if now[name] != then[name]]
         if changed or saved.state["ticks"] != self.replay.total:
             what = ", ".join(changed) or "the data"
-            raise TrainingError(f"--resume: {what} differs from the run in {self.out}; use the same, or a new --out")
+            raise TrainingError(
+                f"--resume: {what} differs from the run in {self.out}; use the same, or a new --out"
+            )
         self.learner.load_state_dict(saved.model)
         self.optimizer.load(saved.optimizer)
         if "stream/deter" in saved.optimizer:
@@ -217,7 +227,9 @@ class Trainer:
         try:
             self.learner.load_state_dict(saved.model)
         except RuntimeError as error:
-            raise TrainingError(f"--start-from {run}: its weights do not fit this preset and contract") from error
+            raise TrainingError(
+                f"--start-from {run}: its weights do not fit this preset and contract"
+            ) from error
 
     def _farewell(self, place: Path, interrupted: bool) -> None:
         say = self.reporter.say

@@ -1,4 +1,5 @@
-"""Validation figures: how well a filter of this model tracks what it cannot see, beside what costs nothing."""
+"""Validation figures: how well a filter of this model tracks what it cannot see, beside what costs
+nothing."""
 
 from __future__ import annotations
 
@@ -32,17 +33,21 @@ def pick_rows(store: TensorDict, rows: int, ticks: int) -> Rows:
     starts = torch.nonzero(columns["is_first"]).flatten()
     starts = starts[starts + ticks <= total]
     chosen = starts[torch.linspace(0, len(starts) - 1, min(rows, len(starts))).round().long()]
-    data = {name: torch.stack([value[int(s) : int(s) + ticks] for s in chosen]) for name, value in columns.items()}
+    data = {
+        name: torch.stack([value[int(s) : int(s) + ticks] for s in chosen]) for name, value in columns.items()
+    }
     before = torch.cat([data["expert_action"][:, :1], data["expert_action"][:, :-1]], 1)
     return Rows({**data, "expert_before": before}, ticks)
 
 
 @torch.no_grad()
-def validate(learner: Learner, rows: Rows, particles: int, constant: dict[str, Tensor], dt: float) -> dict[str, float]:
+def validate(
+    learner: Learner, rows: Rows, particles: int, constant: dict[str, Tensor], dt: float
+) -> dict[str, float]:
     """Figures of a `particles`-fold filter over held-out rows.
 
-    Target errors are RMSE of the particle mean in the contract's units; `_one` is particle 0 alone. `constant` is the
-    training data's mean label per target ("climatology").
+    Target errors are RMSE of the particle mean in the contract's units; `_one` is particle 0 alone.
+    `constant` is the training data's mean label per target ("climatology").
     """
     data, wm = rows.data, learner.world_model
     count = len(data["is_first"])
@@ -63,19 +68,25 @@ def validate(learner: Learner, rows: Rows, particles: int, constant: dict[str, T
         beliefs = wm.filter(evidence, something, action, first, uniform, state)
         state = State(beliefs.deter[:, -1], beliefs.stoch[:, -1])
         for name, (mean, std) in wm.targets(beliefs.features).items():
-            means[name].append(mean.unflatten(0, (count, particles)))
-            stds[name].append(std.unflatten(0, (count, particles)))
+            means[name].append(mean.reshape(count, particles, *mean.shape[1:]))
+            stds[name].append(std.reshape(count, particles, *std.shape[1:]))
         draw = torch.rand(uniform.shape, generator=noise)
         ahead = State(beliefs.deter, sample_categorical(beliefs.prior, draw)).features
-        acts.append(learner.actor(ahead)[0].unflatten(0, (count, particles)).mean(1))
+        act = learner.actor(ahead)[0]
+        acts.append(act.reshape(count, particles, *act.shape[1:]).mean(1))
         kls.append(categorical_kl(beliefs.posterior, beliefs.prior).mean())
         for name, image in wm.decode(beliefs.features[::particles, ::8]).items():
             error = losses.image_loss(image, data[name][:, part][:, ::8])
             images.append(error[here[name][:, ::8]].mean())
-    figures = {"kl": float(torch.stack(kls).mean()), "image": float(torch.stack(images).mean()) if images else 0.0}
+    figures = {
+        "kl": float(torch.stack(kls).mean()),
+        "image": float(torch.stack(images).mean()) if images else 0.0,
+    }
     figures |= _imitation(torch.cat(acts, 1), data)
     for name in means:
-        figures |= _target(name, torch.cat(means[name], 2), torch.cat(stds[name], 2), data, constant[name], dt)
+        figures |= _target(
+            name, torch.cat(means[name], 2), torch.cat(stds[name], 2), data, constant[name], dt
+        )
     return figures
 
 
@@ -87,14 +98,17 @@ def _imitation(action: Tensor, data: dict[str, Tensor]) -> dict[str, float]:
     errors = (action - expert)[known].square().mean(0).sqrt()
     spread = expert[known].std(0)
     figures = {"imitation_rmse": float(errors.square().mean().sqrt())}
-    figures["imitation_explained"] = float(1.0 - errors.square().sum() / spread.square().sum().clamp(min=1e-9))
+    figures["imitation_explained"] = float(
+        1.0 - errors.square().sum() / spread.square().sum().clamp(min=1e-9)
+    )
     return figures | {f"imitation_rmse_{i}": float(e) for i, e in enumerate(errors)}
 
 
 def _target(
     name: str, mean: Tensor, std: Tensor, data: dict[str, Tensor], constant: Tensor, dt: float
 ) -> dict[str, float]:
-    """mean, std [R, N, T, d] -> RMSE visible and hidden, coverage of 90 % regions per axis, and the free baselines."""
+    """mean, std [R, N, T, d] -> RMSE visible and hidden, coverage of 90 % regions per axis, and the free
+    baselines."""
     truth, visibility = data[f"target_{name}"], data[f"visibility_{name}"]
     known = ~torch.isnan(truth).any(-1)
     groups = {"visible": known & (visibility >= VISIBLE), "hidden": known & (visibility <= HIDDEN)}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F  # noqa: N812
+from torch.nn import functional as F
 
 from rssm_ros.world_model.layers import MLP, BlockLinear, Layer, Linear, NormSiLU, initialise
 from rssm_ros.world_model.sizes import Sizes
@@ -22,7 +22,9 @@ class ImageDecoder(nn.Module):
         self.start = (shape[0] // 2**stages, shape[1] // 2**stages, channels[0])
         flat = self.start[0] * self.start[1] * self.start[2]
         self.from_deter = BlockLinear(sizes.deter, flat, sizes.blocks)
-        self.from_stoch = nn.Sequential(Layer(sizes.stoch_flat, 2 * sizes.units), Linear(2 * sizes.units, flat))
+        self.from_stoch = nn.Sequential(
+            Layer(sizes.stoch_flat, 2 * sizes.units), Linear(2 * sizes.units, flat)
+        )
         self.start_norm = NormSiLU(channels[0])
         self.convs = nn.ModuleList(self._stage(channels[i], channels[i + 1], sizes) for i in range(stages))
         for conv in self.convs:
@@ -54,7 +56,9 @@ class ImageDecoder(nn.Module):
             x = conv(x)
             if index < len(self.norms):
                 x = self.norms[index](x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
-        return torch.sigmoid(x.permute(0, 2, 3, 1).float()).reshape(*features.shape[:-1], *x.shape[2:], x.shape[1])
+        return torch.sigmoid(x.permute(0, 2, 3, 1).float()).reshape(
+            *features.shape[:-1], *x.shape[2:], x.shape[1]
+        )
 
 
 class VectorDecoder(nn.Module):

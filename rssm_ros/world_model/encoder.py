@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F  # noqa: N812
+from torch.nn import functional as F
 
 from rssm_ros.world_model.errors import WorldModelError
 from rssm_ros.world_model.layers import MLP, NormSiLU, initialise, symlog
@@ -26,7 +26,8 @@ class VectorEncoder(nn.Module):
 
 
 class ImageEncoder(nn.Module):
-    """x / 255 - 0.5 -> halving stages [convolution, (max-pool), RMSNorm over channels, SiLU] -> flat (h, w, c)."""
+    """x / 255 - 0.5 -> halving stages [convolution, (max-pool), RMSNorm over channels, SiLU] -> flat (h, w,
+    c)."""
 
     def __init__(self, shape: tuple[int, int, int], sizes: Sizes) -> None:
         super().__init__()
@@ -37,7 +38,8 @@ class ImageEncoder(nn.Module):
             raise WorldModelError(f"image {shape[1]} x {shape[0]} cannot be halved {stages} times")
         stride = 2 if self.strided else 1
         self.convs = nn.ModuleList(
-            nn.Conv2d(channels[i], channels[i + 1], sizes.kernel, stride, sizes.kernel // 2) for i in range(stages)
+            nn.Conv2d(channels[i], channels[i + 1], sizes.kernel, stride, sizes.kernel // 2)
+            for i in range(stages)
         )
         for conv in self.convs:
             initialise(conv.weight, conv.weight[0].numel())  # type: ignore[arg-type, index]

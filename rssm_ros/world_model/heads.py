@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F  # noqa: N812
+from torch.nn import functional as F
 
 from rssm_ros.world_model.layers import MLP, Linear, symexp
 from rssm_ros.world_model.sizes import Sizes
@@ -80,7 +80,8 @@ def continue_target(terminal: Tensor, horizon: int = 333) -> Tensor:
 class TargetHead(nn.Module):
     """Mean and standard deviation of a target; the mixture over particles makes it multi-modal.
 
-    Works in units of the target's spread over the dataset; `offset` and `scale` (SI) are stored with the weights.
+    Works in units of the target's spread over the dataset; `offset` and `scale` (SI) are stored with the
+    weights.
     """
 
     offset: Tensor

@@ -9,7 +9,7 @@ import math
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F  # noqa: N812
+from torch.nn import functional as F
 
 NORM_EPSILON = 1e-4
 # Standard deviation correction for a normal truncated at two sigma.

@@ -6,7 +6,7 @@ import math
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F  # noqa: N812
+from torch.nn import functional as F
 
 from rssm_ros.world_model.categorical import categorical_kl
 from rssm_ros.world_model.heads import TargetHead
@@ -25,7 +25,8 @@ def kl_losses(posterior: Tensor, prior: Tensor, free_nats: float = 1.0) -> tuple
 
 
 def masked_mean(loss: Tensor, mask: Tensor) -> Tensor:
-    """Sum over the present ones, divided by *all*: rare modalities do not get louder. [...], [...] bool -> []."""
+    """Sum over the present ones, divided by *all*: rare modalities do not get louder. [...], [...] bool ->
+    []."""
     return torch.where(mask, loss, loss.new_zeros(())).sum() / mask.numel()
 
 
@@ -44,12 +45,16 @@ def continue_loss(logit: Tensor, target: Tensor) -> Tensor:
     return F.binary_cross_entropy_with_logits(logit, target, reduction="none")
 
 
-def target_loss(head: TargetHead, features: Tensor, label: Tensor, beta: float = 0.5) -> tuple[Tensor, Tensor]:
+def target_loss(
+    head: TargetHead, features: Tensor, label: Tensor, beta: float = 0.5
+) -> tuple[Tensor, Tensor]:
     """-log of the M-particle mixture density at the label, in normalised units, and a mask of labelled ticks.
 
-    features [M, ..., F], label [..., d] in SI with NaN for "none" -> loss [...] (0 where unlabelled), mask [...].
-    `beta` weighs each particle's normal by its own sg(std)^(2 beta) in the gradient (0: the plain likelihood), so
-    that ticks the model is still unsure about are not starved; the value that comes back is the likelihood's.
+    features [M, ..., F], label [..., d] in SI with NaN for "none" -> loss [...] (0 where unlabelled), mask
+    [...].
+    `beta` weighs each particle's normal by its own sg(std)^(2 beta) in the gradient (0: the plain
+    likelihood), so that ticks the model is still unsure about are not starved; the value that comes back is
+    the likelihood's.
     """
     labelled = ~torch.isnan(label).any(-1)
     goal = torch.where(labelled.unsqueeze(-1), head.normalise(label), label.new_zeros(()))

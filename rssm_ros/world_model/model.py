@@ -22,7 +22,8 @@ from rssm_ros.world_model.sizes import Signals, Sizes
 
 
 class Beliefs(NamedTuple):
-    """A filtered sequence: deter [B, T, D], stoch [B, T, S, K], prior and posterior probabilities [B, T, S, K]."""
+    """A filtered sequence: deter [B, T, D], stoch [B, T, S, K], prior and posterior probabilities [B, T, S,
+    K]."""
 
     deter: Tensor
     stoch: Tensor
@@ -67,7 +68,8 @@ class WorldModel(nn.Module):
     def encode(self, name: str, raw: Tensor) -> Tensor:
         """Raw observation of one modality -> tokens [..., E_m].
 
-        Images: uint8 [..., H, W, C]; vectors: float [..., d] in the contract's units. WorldModelError if unknown.
+        Images: uint8 [..., H, W, C]; vectors: float [..., d] in the contract's units. WorldModelError if
+        unknown.
         """
         if name not in self.encoders:
             raise WorldModelError(f"no modality {name!r}, expected one of {list(self.encoders)}")
@@ -83,7 +85,8 @@ class WorldModel(nn.Module):
         is_first: Tensor,
         uniform: Tensor,
     ) -> tuple[State, Tensor, Tensor]:
-        """Predict and correct: action [B, A], is_first [B], uniform [B, S] -> state, prior, posterior [B, S, K]."""
+        """Predict and correct: action [B, A], is_first [B], uniform [B, S] -> state, prior, posterior [B, S,
+        K]."""
         deter, prior = self.rssm.predict(state.deter, state.stoch, action, is_first)
         posterior = self.rssm.correct(deter, prior, tokens, presence)
         stoch = straight_through(sample_categorical(posterior, uniform), posterior)
@@ -156,7 +159,8 @@ class WorldModel(nn.Module):
             posteriors.append(probs)
         all_deter = torch.stack(deters, 1)
         prior, posterior = rssm.prior(all_deter), torch.stack(posteriors, 1)
-        # The batched prior may differ from the looped one in its last bit; where nothing was seen it *is* the prior.
+        # The batched prior may differ from the looped one in its last bit; where nothing was seen it *is* the
+        # prior.
         posterior = torch.where(something[..., None, None], posterior, prior)
         return Beliefs(all_deter, torch.stack(stochs, 1), prior, posterior)
 

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F  # noqa: N812
+from torch.nn import functional as F
 
 from rssm_ros.world_model.categorical import mixed
 from rssm_ros.world_model.errors import WorldModelError
@@ -58,7 +58,9 @@ class RSSM(nn.Module):
         shape = (rows, self.sizes.stoch, self.sizes.classes)
         return State(like.new_zeros(rows, self.sizes.deter), like.new_zeros(shape))
 
-    def predict(self, deter: Tensor, stoch: Tensor, action: Tensor, is_first: Tensor) -> tuple[Tensor, Tensor]:
+    def predict(
+        self, deter: Tensor, stoch: Tensor, action: Tensor, is_first: Tensor
+    ) -> tuple[Tensor, Tensor]:
         """Advance one tick with the action applied since the last one.
 
         deter [B, D], stoch [B, S, K], action [B, A] in [-1, 1], is_first [B] bool (zeroes all three)
@@ -69,7 +71,9 @@ class RSSM(nn.Module):
         return deter, self.prior(deter)
 
     @staticmethod
-    def reset(deter: Tensor, stoch: Tensor, action: Tensor, is_first: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def reset(
+        deter: Tensor, stoch: Tensor, action: Tensor, is_first: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
         """Zero state and action where an episode begins; `where`, so that a NaN before a reset is gone."""
         first = is_first.bool().reshape(-1, 1)
         zero = deter.new_zeros(())
@@ -131,7 +135,8 @@ class RSSM(nn.Module):
     ) -> Tensor:
         """Posterior probabilities [B, S, K]; exactly `prior` in rows where nothing is present.
 
-        deter [B, D] and prior [B, S, K] from `predict`, tokens {m: [B or 1, E_m]}, presence {m: [B or 1] bool}.
+        deter [B, D] and prior [B, S, K] from `predict`, tokens {m: [B or 1, E_m]}, presence {m: [B or 1]
+        bool}.
         """
         if set(tokens) != set(self.tokens):
             raise WorldModelError(f"tokens for {sorted(tokens)}, expected {sorted(self.tokens)}")
@@ -143,4 +148,4 @@ class RSSM(nn.Module):
         return torch.stack([presence[name].bool() for name in self.tokens]).any(0)
 
     def _groups(self, logits: Tensor) -> Tensor:
-        return logits.unflatten(-1, (self.sizes.stoch, self.sizes.classes))
+        return logits.reshape(*logits.shape[:-1], self.sizes.stoch, self.sizes.classes)

@@ -14,7 +14,8 @@ CONVOLUTIONS = ("strided", "exact")
 
 @dataclass(frozen=True)
 class Sizes:
-    """Numbers that shape the network. Names follow DreamerV3; see `presets` for the published combinations."""
+    """Numbers that shape the network. Names follow DreamerV3; see `presets` for the published
+    combinations."""
 
     deter: int  # deterministic recurrent state
     hidden: int  # width of the layers inside the RSSM

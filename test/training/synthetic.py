@@ -15,7 +15,9 @@ def write(directory: Path, episodes: int, ticks: int, seed: int = 0) -> Path:
     directory.mkdir(parents=True, exist_ok=True)
     for index in range(episodes):
         random = np.random.default_rng([seed, index])
-        np.savez(directory / f"episode-{index:08d}-synthetic.npz", **_episode(random, ticks, contract.action_dim))
+        np.savez(
+            directory / f"episode-{index:08d}-synthetic.npz", **_episode(random, ticks, contract.action_dim)
+        )
     return directory
 
 

@@ -57,13 +57,17 @@ def _names() -> dict[str, str]:
         rssm |= _dense(f"encoders.image.convs.{i}", f"enc/cnn{i}")
         rssm |= {f"encoders.image.norms.{i}.scale": f"enc/cnn{i}norm/scale"}
     image = "image_decoders.image"
-    rssm |= _dense(f"{image}.from_deter", "dec/sp0") | _layer(f"{image}.from_stoch.0", "dec/sp1", "dec/sp1norm")
+    rssm |= _dense(f"{image}.from_deter", "dec/sp0") | _layer(
+        f"{image}.from_stoch.0", "dec/sp1", "dec/sp1norm"
+    )
     rssm |= _dense(f"{image}.from_stoch.1", "dec/sp2") | {f"{image}.start_norm.scale": "dec/spnorm/scale"}
     for i, theirs in enumerate(("conv2", "conv1", "conv0", "imgout")):
         rssm |= _dense(f"{image}.convs.{i}", f"dec/{theirs}")
         if i < 3:
             rssm |= {f"{image}.norms.{i}.scale": f"dec/{theirs}norm/scale"}
-    rssm |= _mlp("vector_decoders.odom.mlp", "dec/mlp", 3) | _dense("vector_decoders.odom.out", "dec/vec/odom/pred")
+    rssm |= _mlp("vector_decoders.odom.mlp", "dec/mlp", 3) | _dense(
+        "vector_decoders.odom.out", "dec/vec/odom/pred"
+    )
     rssm |= _mlp("reward_head.mlp", "rew/mlp", 1) | _dense("reward_head.out", "rew/head/logits")
     rssm |= _mlp("continue_head.mlp", "con/mlp", 1) | _dense("continue_head.out", "con/head/logit")
     return rssm

@@ -1,0 +1,44 @@
+"""The optimizer against four recorded steps of DreamerV3's."""
+
+import pytest
+import torch
+
+from rssm_ros.training.optimizer import Optimizer, learning_rate
+from test.world_model import golden as record
+
+RATE = 4e-5
+
+
+def test_four_recorded_steps():
+    golden = record.load()
+    parameters = [golden[f"opt/p0_{name}"].clone() for name in "wb"]
+    optimizer = Optimizer(list(zip("wb", parameters, strict=True)))
+    for step in range(4):
+        optimizer.step([golden[f"opt/g{step}_{name}"] for name in "wb"], RATE)
+        for name, parameter in zip("wb", parameters, strict=True):
+            assert (parameter - golden[f"opt/p{step + 1}_{name}"]).abs().max() <= 1e-4 * RATE + 6e-8
+
+
+def test_clipping_is_per_tensor():
+    """One exploding tensor must not slow the others: a global norm would."""
+    parameters = [torch.ones(4), torch.ones(4)]
+    optimizer = Optimizer(list(zip("ab", parameters, strict=True)))
+    optimizer.step([torch.full((4,), 1e6), torch.full((4,), 1e-3)], 0.1)
+    assert optimizer.square[0].max() <= (0.3 * 2.0) ** 2 * 0.001 + 1e-9
+    assert optimizer.square[1][0] == pytest.approx(1e-6 * 0.001, rel=1e-4)
+
+
+def test_state_round_trip():
+    one = Optimizer([("w", torch.ones(3))])
+    one.step([torch.tensor([1.0, -2.0, 0.0])], 0.1)
+    two = Optimizer([("w", one.parameters[0].clone())])
+    two.load(one.state())
+    for optimizer in (one, two):
+        optimizer.step([torch.tensor([0.5, 0.1, 1.0])], 0.1)
+    assert torch.equal(one.parameters[0], two.parameters[0])
+
+
+def test_learning_rate_schedule():
+    assert learning_rate(1.0, 0, 10, 0.0, decay=False) == pytest.approx(0.1)
+    assert learning_rate(1.0, 50, 10, 0.9, decay=False) == 1.0
+    assert learning_rate(1.0, 50, 10, 1.0, decay=True) == pytest.approx(0.02)

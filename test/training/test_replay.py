@@ -1,0 +1,121 @@
+"""Sequence storage: slices over borders, streams that go on, and data that must be refused."""
+
+import numpy as np
+import pytest
+import torch
+
+from rssm_ros.contract import find_contract
+from rssm_ros.training.augment import Augmentation, augment
+from rssm_ros.training.errors import TrainingError
+from rssm_ros.training.replay import Replay, open_storage
+from rssm_ros.world_model import Signals
+
+from . import synthetic
+
+SIGNALS = Signals.from_contract(find_contract("manipulator"))
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory):
+    return open_storage(synthetic.write(tmp_path_factory.mktemp("data"), 4, 30), SIGNALS)
+
+
+def test_slices_run_across_episode_borders_with_is_first(store):
+    replay = Replay([store], rows=8, length=25, chunks=1, seed=0)
+    inner = 0
+    for step in range(6):
+        batch = replay.batch(step)
+        for row, (_, start, jumped) in enumerate(replay.places(step)):
+            assert jumped and batch["is_first"][row, 0]
+            borders = [t for t in range(1, 25) if (start + t) % 30 == 0]
+            assert torch.nonzero(batch["is_first"][row, 1:]).flatten().add(1).tolist() == borders
+            assert torch.equal(batch["action"][row], store["action"][start : start + 25])
+            inner += len(borders)
+    assert inner > 0
+
+
+def test_expert_before_is_one_tick_earlier(store):
+    replay = Replay([store], 4, 10, 2, seed=3)
+    batch = replay.batch(1)
+    for row, (_, start, _) in enumerate(replay.places(1)):
+        assert torch.equal(batch["expert_before"][row, 1:], store["expert_action"][start : start + 9])
+        if start:
+            assert torch.equal(batch["expert_before"][row, 0], store["expert_action"][start - 1])
+
+
+def test_streams_go_on_where_they_left_off(store):
+    replay = Replay([store], rows=6, length=10, chunks=3, seed=1)
+    went_on = 0
+    for step in range(1, 9):
+        for (_, before, _), (_, now, jumped) in zip(
+            replay.places(step - 1), replay.places(step), strict=True
+        ):
+            if not jumped:
+                assert now == before + 10
+                went_on += 1
+    assert went_on == 6 * 8 * 2 // 3
+
+
+def test_batches_depend_on_seed_and_step_only(store):
+    one, two = (Replay([store], 4, 10, 2, seed=5) for _ in range(2))
+    assert one.places(7) == two.places(7)
+    assert one.places(7) != Replay([store], 4, 10, 2, seed=6).places(7)
+
+
+def test_storage_is_built_once_and_again_when_the_data_change(tmp_path):
+    directory = synthetic.write(tmp_path / "d", 2, 20)
+    open_storage(directory, SIGNALS)
+    built = (directory / ".storage" / "complete.json").stat().st_mtime_ns
+    assert len(open_storage(directory, SIGNALS)["is_first"]) == 40
+    assert (directory / ".storage" / "complete.json").stat().st_mtime_ns == built
+    synthetic.write(directory, 3, 20)
+    assert len(open_storage(directory, SIGNALS)["is_first"]) == 60
+
+
+def test_missing_and_empty_data_are_refused(tmp_path):
+    with pytest.raises(TrainingError, match="does not exist"):
+        open_storage(tmp_path / "nowhere", SIGNALS)
+    with pytest.raises(TrainingError, match=r"no episode-\*\.npz"):
+        open_storage(tmp_path, SIGNALS)
+
+
+def test_truncated_file_is_refused_by_name(tmp_path):
+    directory = synthetic.write(tmp_path / "d", 2, 20)
+    file = directory / "episode-00000001-synthetic.npz"
+    file.write_bytes(file.read_bytes()[:5000])
+    with pytest.raises(TrainingError, match=r"episode-00000001-synthetic\.npz"):
+        open_storage(directory, SIGNALS)
+
+
+def test_other_contract_s_data_are_refused(tmp_path):
+    directory = synthetic.write(tmp_path / "d", 1, 20)
+    file = directory / "episode-00000000-synthetic.npz"
+    with np.load(file) as data:
+        arrays = {name: data[name] for name in data.files}
+    np.savez(file, **{**arrays, "joints": arrays["joints"][:, :3]})
+    with pytest.raises(TrainingError, match=r"joints has shape \(20, 3\), expected \(20, 8\)"):
+        open_storage(directory, SIGNALS)
+    del arrays["odom"]
+    np.savez(file, **arrays)
+    with pytest.raises(TrainingError, match="odom"):
+        open_storage(directory, SIGNALS)
+
+
+def test_less_data_than_one_slice_is_refused(store):
+    with pytest.raises(TrainingError, match="fewer than one slice of 500"):
+        Replay([store], 4, 500, 2, seed=0)
+
+
+def test_augmentation_hides_but_never_changes_what_is_reconstructed(store):
+    batch = Replay([store], 16, 25, 1, seed=0).batch(0)
+    often = Augmentation(gap=1.0, blackout=0.5, sparse=0.3, silent=1.0, patch=1.0)
+    changed = augment(batch, SIGNALS, often, seed=0, step=0)
+    assert torch.equal(changed["camera"], batch["camera"])
+    assert not torch.equal(changed["seen_camera"], batch["camera"])
+    assert batch["present_camera"].all() and not changed["present_camera"].all()
+    gone = (~changed["present_camera"]).sum(1)
+    assert (gone >= 4).all()
+    again = augment(batch, SIGNALS, often, seed=0, step=0)
+    assert all(
+        torch.equal(changed[name], again[name]) for name in ("seen_camera", "present_odom", "present_camera")
+    )

@@ -1,0 +1,154 @@
+"""Whole runs at a tiny size: they learn, resume exactly, and stop in words."""
+
+import json
+import os
+from dataclasses import replace
+
+import pytest
+import torch
+
+from rssm_ros.cli.main import main
+from rssm_ros.contract import find_contract
+from rssm_ros.training import checkpoint
+from rssm_ros.training.errors import TrainingError
+from rssm_ros.training.options import Options, options
+from rssm_ros.training.trainer import Trainer
+
+from . import synthetic
+
+CONTRACT = find_contract("manipulator")
+TINY = replace(options("debug"), steps=6, log_every=2, threads=1, autocast=False, imagination_fraction=0.5)
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    return synthetic.write(tmp_path_factory.mktemp("data"), 6, 60)
+
+
+def trainer(chosen: Options, data, out, **kwargs) -> Trainer:
+    return Trainer(chosen, CONTRACT, [data], out, quiet=True, **kwargs)
+
+
+def tensors(run) -> dict[str, torch.Tensor]:
+    saved = checkpoint.read(run)
+    return {**saved.model, **saved.optimizer}
+
+
+def test_resume_equals_the_uninterrupted_run(data, tmp_path):
+    trainer(TINY, data, tmp_path / "whole").run()
+    # The schedule reads progress from the steps asked for, so the first half is stopped, not shortened.
+    half = trainer(TINY, data, tmp_path / "halves")
+    for _ in range(4):
+        half._update()
+    half._save()
+    resumed = trainer(TINY, data, tmp_path / "halves", resume=True)
+    assert resumed.step == 4
+    resumed.run()
+    one, two = tensors(tmp_path / "whole"), tensors(tmp_path / "halves")
+    assert one.keys() == two.keys()
+    assert [name for name in one if not torch.equal(one[name], two[name])] == []
+
+
+def test_losses_fall(data, tmp_path):
+    made = trainer(replace(TINY, steps=120, imagination_fraction=0.0), data, tmp_path / "run")
+    losses = [{k: float(v) for k, v in made._update().items()} for _ in range(120)]
+    for name in ("loss", "image_camera", "imitation", "target_package"):
+        early, late = (sum(term[name] for term in part) / 30 for part in (losses[:30], losses[-30:]))
+        assert late < early, name
+
+
+def test_nan_stops_and_names_the_first_tensor(data, tmp_path):
+    made = trainer(TINY, data, tmp_path / "run")
+    whole = made.replay.batch
+
+    def poisoned(step: int):
+        batch = whole(step)
+        batch["joints"][1, 3, 2] = float("nan")
+        return batch
+
+    made.replay.batch = poisoned
+    made.options = replace(TINY, augmentation=replace(TINY.augmentation, silent=0.0, blackout=0.0))
+    with pytest.raises(TrainingError, match="batch: joints"):
+        made.run()
+    assert list((tmp_path / "run").glob("bad-batch-*.safetensors"))
+
+
+def test_ctrl_c_saves_and_says_how_to_go_on(data, tmp_path, capsys, monkeypatch):
+    made = Trainer(TINY, CONTRACT, [data], tmp_path / "run")
+    update = made._update
+
+    def interrupted():
+        if made.step == 2:
+            raise KeyboardInterrupt
+        return update()
+
+    monkeypatch.setattr(made, "_update", interrupted)
+    made.run()
+    assert "--resume" in capsys.readouterr().out
+    assert checkpoint.read(tmp_path / "run").state["step"] == 2
+
+
+def test_validation_figures_have_baselines(data, tmp_path):
+    made = trainer(replace(TINY, steps=2), data, tmp_path / "run", validation=data)
+    made.run()
+    for name in (
+        "package_hidden",
+        "package_hidden_one",
+        "package_hidden_hold",
+        "package_hidden_constant",
+        "kl",
+    ):
+        assert made.figures[name] >= 0.0, name
+    assert made.figures["package_visible_hold"] == 0.0
+
+
+def test_checkpoint_loads_for_export(data, tmp_path):
+    trainer(TINY, data, tmp_path / "run").run()
+    world_model, actor, critic, meta = checkpoint.load_checkpoint(tmp_path / "run")
+    features = world_model.initial_state(3).features
+    assert actor(features)[0].shape == (3, 6) and critic(features).shape == (3,)
+    assert meta["contract"]["name"] == "manipulator" and meta["step"] == 6
+
+
+def test_damaged_newest_checkpoint_is_named_and_the_one_before_is_kept(data, tmp_path):
+    made = trainer(TINY, data, tmp_path / "run")
+    for _ in range(3):
+        made._update()
+        made._save()
+    places = sorted((tmp_path / "run" / "checkpoints").iterdir())
+    assert [place.name for place in places] == ["step-00000002", "step-00000003"]
+    (places[-1] / "model.safetensors").write_bytes(b"cut")
+    with pytest.raises(TrainingError, match="step-00000003"):
+        checkpoint.read(tmp_path / "run")
+    os.remove(places[-1] / "state.json")  # incomplete: as after a kill between two files
+    assert checkpoint.read(tmp_path / "run").state["step"] == 2
+
+
+def test_full_disk_keeps_the_last_good_checkpoint(data, tmp_path, monkeypatch):
+    made = trainer(TINY, data, tmp_path / "run")
+    made._update()
+    made._save()
+
+    def full(*_args, **_kwargs):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(checkpoint, "save_file", full)
+    made._update()
+    with pytest.raises(OSError):
+        made._save()
+    assert checkpoint.read(tmp_path / "run").state["step"] == 1
+
+
+def test_command_line(data, tmp_path, capsys):
+    out = tmp_path / "run"
+    words = ["train", "--data", str(data), "--out", str(out), "--preset", "debug", "--threads", "1"]
+    assert main([*words, "--steps", "2"]) == 0
+    assert "rssm export" in capsys.readouterr().out
+    assert main([*words, "--steps", "2"]) == 2
+    assert "--resume" in capsys.readouterr().err
+    assert main([*words, "--steps", "3", "--resume"]) == 0
+    state = json.loads((checkpoint.find(out) / "state.json").read_text())
+    assert state["step"] == 3
+    assert main(["train", "--data", str(tmp_path / "none"), "--out", str(out / "x"), "--steps", "1"]) == 2
+    assert "does not exist" in capsys.readouterr().err
+    assert main([*words[:3], "--out", str(out / "y"), "--preset", "debug", "--steps", "-1"]) == 2
