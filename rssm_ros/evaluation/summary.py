@@ -89,7 +89,8 @@ def pace(run: Run) -> dict[str, Any]:
             moments.append(int(record["monotonic_ns"]))
     wall = 1e-9 * float(run.sim["monotonic_ns"][-1] - run.sim["monotonic_ns"][0]) if run.ticks else 0.0
     span = 1e-9 * (moments[-1] - moments[0]) if len(moments) > 1 else 0.0
-    asked = max(run.ticks, len(latency))  # the last picture may be answered after the end
+    last_is_open = bool(len(run.sim)) and int(run.sim["stamp_ns"][-1]) in sent
+    asked = len(run.sim) - last_is_open  # the last picture may be answered after the end
     late = sum(value > 1000 * run.dt for value in latency) + asked - len(latency)
     p50, p99 = np.percentile(latency, [50, 99]).tolist() if latency else (None, None)
     return {
