@@ -50,13 +50,12 @@ def test_both_cameras_are_projected_where_they_draw() -> None:
     views = {"camera": observation["camera"], "spectator": spectator.render(env.state())}
     for name, picture in views.items():
         camera = pinhole(model, data, name, picture.shape[1], picture.shape[0])
-        truth = info["truth"]
-        top = np.array([[*truth.package[:2], truth.package[2] + 0.04]])
-        ((x, y),) = camera.project(top)
-        red, green, blue = (
-            picture[int(y) - 1 : int(y) + 2, int(x) - 1 : int(x) + 2].reshape(-1, 3).mean(axis=0)
-        )
-        assert abs(red - blue) > 50 and green < max(red, blue), (name, red, green, blue)
+        ((x, y),) = camera.project([info["truth"].package])
+        reach = max(1, picture.shape[1] // 100)
+        around = picture[int(y) - reach : int(y) + reach + 1, int(x) - reach : int(x) + reach + 1].astype(int)
+        red, green, blue = around.reshape(-1, 3).T
+        coloured = (np.abs(red - blue) > 50) & (green < np.maximum(red, blue))  # the rest is its tape
+        assert coloured.mean() > 0.3, (name, around)
     # and through base_link, as the film does
     world = to_world(info["truth"].base, info["package"], info["truth"].package[2])
     np.testing.assert_allclose(world[0], info["truth"].package, atol=0.01)
