@@ -125,7 +125,9 @@ def _graphs(model: Model, contract: Contract, folder: Path, horizon: int) -> dic
         module.eval()
         export_graph(module, cases[0], free, folder / f"{name}.onnx", weights)
         for case, inputs in enumerate(cases):
-            golden.record(arrays, name, case, inputs, module(*inputs.values()))
+            with golden.two_hot_scale(module) as scale:
+                outputs = module(*inputs.values())
+            golden.record(arrays, name, case, inputs, outputs, scale[-1])
 
     made = [golden.observations(contract, generator) for _ in range(2)]
     for name in world_model.rssm.tokens:

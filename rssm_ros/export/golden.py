@@ -1,19 +1,22 @@
 """Golden vectors: inputs for every graph, with noise that no rounding can turn into another sample."""
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from rssm_ros.contract import Contract
 from rssm_ros.export.steps import Filter, Named, Rollout, drawn, one_hot
 from rssm_ros.online.steps import Array
 from rssm_ros.world_model import WorldModel
+from rssm_ros.world_model.heads import TwoHotHead
 
 MARGIN = 1e-3  # least distance of a uniform from every edge of the distribution function
 PARTICLES = 3
 STEPS = 4
+TWO_HOT = {"reward", "returns", "values"}  # outputs that are sums over two-hot bins
 
 
 def clear_noise(probs: Tensor, generator: torch.Generator) -> Tensor:
@@ -85,8 +88,33 @@ def rollout_inputs(step: Rollout, deter: Tensor, stoch: Tensor, generator: torch
     return {"deter": deter, "stoch": stoch, "actions": actions, "noise": torch.stack(noises, 1)}
 
 
-def record(arrays: dict[str, Array], graph: str, case: int, inputs: Named, outputs: Named) -> None:
-    """Adds one case in golden.npz's form."""
+@contextmanager
+def two_hot_scale(module: nn.Module) -> Iterator[list[float]]:
+    """Collects, as its last entry, the largest sum of |probability * bin| that a two-hot head met inside.
+
+    Bins reach 4.85e8, so a small mean is a difference of large terms: float32 rounds it in proportion to
+    them, not to itself. 0 where no two-hot head ran.
+    """
+    scale = [0.0]
+
+    def look(head: nn.Module, _: tuple[Tensor, ...], logits: Tensor) -> None:
+        assert isinstance(head, TwoHotHead)
+        scale.append(max(scale[-1], float((torch.softmax(logits, -1) * head.bins.abs()).sum(-1).max())))
+
+    hooks = [part.register_forward_hook(look) for part in module.modules() if isinstance(part, TwoHotHead)]
+    try:
+        yield scale
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+def record(
+    arrays: dict[str, Array], graph: str, case: int, inputs: Named, outputs: Named, scale: float
+) -> None:
+    """Adds one case in golden.npz's form; `scale` as `two_hot_scale` tells it."""
     for kind, values in (("in", inputs), ("out", outputs)):
         for name, value in values.items():
             arrays[f"{graph}/{case}/{kind}/{name}"] = np.ascontiguousarray(value.detach().numpy())
+    for name in TWO_HOT & outputs.keys():
+        arrays[f"{graph}/{case}/scale/{name}"] = np.array(scale)

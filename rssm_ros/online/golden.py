@@ -1,6 +1,7 @@
 """The golden vectors: inputs with the outputs they gave where the bundle was made, replayed here.
 
-`golden.npz` holds arrays `<graph>/<case>/in/<name>` and `<graph>/<case>/out/<name>`. Every step starts from
+`golden.npz` holds arrays `<graph>/<case>/in/<name>` and `<graph>/<case>/out/<name>`, and where an output is a
+small difference of large terms their size, `<graph>/<case>/scale/<name>`. Every step starts from
 the recorded state (teacher-forced), and its noise was drawn at least 1e-3 away from every edge of the
 distribution functions: a sample that differs is a different model, not a rounding.
 """
@@ -14,7 +15,7 @@ import numpy as np
 from rssm_ros.bundle import GOLDEN, BundleError
 from rssm_ros.online.steps import Array
 
-TOLERANCE = 1e-5  # of one step, relative to the largest reference value where that exceeds 1
+TOLERANCE = 1e-5  # of one step, relative to the largest value (or recorded scale) where that exceeds 1
 LOOSER = {"tokens": 1e-4, "returns": 1e-4, "values": 1e-4}  # sums of many terms, or many steps in a row
 _DECODED = 1e-4
 Run = Callable[[str, Mapping[str, Array]], Mapping[str, Array]]
@@ -60,7 +61,9 @@ def compare_golden(folder: Path, run: Run) -> list[Difference]:
             n.removeprefix(prefix + "out/"): a for n, a in arrays.items() if n.startswith(prefix + "out/")
         }
         outputs = run(graph, feeds)
-        found += [_difference(graph, case, name, outputs[name], value) for name, value in expected.items()]
+        for name, value in expected.items():
+            scale = float(arrays.get(f"{prefix}scale/{name}", np.zeros(())))
+            found.append(_difference(graph, case, name, outputs[name], value, scale))
     return found
 
 
@@ -79,13 +82,11 @@ def replay_golden(folder: Path, run: Run) -> list[Difference]:
     return differences
 
 
-def _difference(graph: str, case: str, name: str, found: Array, expected: Array) -> Difference:
+def _difference(graph: str, case: str, name: str, found: Array, expected: Array, scale: float) -> Difference:
     if found.shape != expected.shape or found.dtype != expected.dtype:
         return Difference(graph, case, name, float("inf"), 0.0)
     if expected.dtype.kind in "iub":
         return Difference(graph, case, name, float(np.count_nonzero(found != expected)), 0.0)
     base = _DECODED if graph == "decoder" else LOOSER.get(name, _DECODED if graph == "rollout" else TOLERANCE)
-    reference = float(np.abs(expected).max(initial=1.0))
-    return Difference(
-        graph, case, name, float(np.abs(found - expected).max(initial=0.0)), base * max(1.0, reference)
-    )
+    allowed = base * max(1.0, float(np.abs(expected).max(initial=0.0)), scale)
+    return Difference(graph, case, name, float(np.abs(found - expected).max(initial=0.0)), allowed)
