@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import signal
+import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -81,36 +84,40 @@ class Trainer:
 
         Ctrl-C saves and returns; NaN or Inf is a TrainingError that names the first tensor that has one.
         """
-        saved_at = checked_at = before = time.monotonic()
-        sums: dict[str, float] = {}
-        counted, window = 0, before
         interrupted = False
-        try:
-            while self.progress < 1.0:
-                terms = self._update()
-                now = time.monotonic()
-                self.elapsed, before = self.elapsed + now - before, now
-                for name, value in terms.items():
-                    sums[name] = sums.get(name, 0.0) + float(value)
-                counted += 1
-                if counted >= self.options.log_every:
-                    frames = counted * self.options.batch * self.options.length / (now - window)
-                    averages = {name: value / counted for name, value in sums.items()}
-                    self.reporter.step(self.step, self.progress, self.left, frames, averages)
-                    sums, counted, window = {}, 0, now
-                if now - checked_at > 60.0 * self.options.validate_minutes:
-                    self._validate()
-                    checked_at = time.monotonic()
-                if now - saved_at > 60.0 * self.options.checkpoint_minutes:
-                    self._save()
-                    saved_at = time.monotonic()
-        except KeyboardInterrupt:
-            interrupted = True
+        with stop_on_signals():
+            try:
+                self._loop()
+            except KeyboardInterrupt:
+                interrupted = True
         if not interrupted:
             self._validate()
         place = self._save()
         self._farewell(place, interrupted)
         return place
+
+    def _loop(self) -> None:
+        saved_at = checked_at = before = time.monotonic()
+        sums: dict[str, float] = {}
+        counted, window = 0, before
+        while self.progress < 1.0:
+            terms = self._update()
+            now = time.monotonic()
+            self.elapsed, before = self.elapsed + now - before, now
+            for name, value in terms.items():
+                sums[name] = sums.get(name, 0.0) + float(value)
+            counted += 1
+            if counted >= self.options.log_every:
+                frames = counted * self.options.batch * self.options.length / (now - window)
+                averages = {name: value / counted for name, value in sums.items()}
+                self.reporter.step(self.step, self.progress, self.left, frames, averages)
+                sums, counted, window = {}, 0, now
+            if now - checked_at > 60.0 * self.options.validate_minutes:
+                self._validate()
+                checked_at = time.monotonic()
+            if now - saved_at > 60.0 * self.options.checkpoint_minutes:
+                self._save()
+                saved_at = time.monotonic()
 
     @property
     def progress(self) -> float:
@@ -150,7 +157,8 @@ class Trainer:
 
     def _stop_on_non_finite(self, batch: Batch, terms: Terms, gradients: Sequence[Tensor]) -> None:
         # Labels are NaN where there is none, and so is what an absent observation holds.
-        labels = [f"target_{name}" for name, _ in self.signals.targets] + ["expert_action", "expert_before"]
+        labels = [f"{kind}_{name}" for kind in ("target", "visibility") for name, _ in self.signals.targets]
+        labels += ["expert_action", "expert_before"]
         checked = {name: value for name, value in batch.items() if name not in labels}
         for name in self.signals.modalities:
             here = batch[f"present_{name}"].reshape(*batch["is_first"].shape, *[1] * (batch[name].dim() - 2))
@@ -160,8 +168,8 @@ class Trainer:
         culprit = checkpoint.first_non_finite(groups) or "loss"
         place = self._save_batch(batch)
         raise TrainingError(
-            f"update {self.step}: not a finite number, first in {culprit}; the batch is in {place}. Check "
-            f"it, or go on from the last checkpoint with --resume and a lower --rate (now {self.options.rate:g})"
+            f"update {self.step}: not a finite number, first in {culprit}; the batch is in {place}. "
+            f"Check it, or go on from the last checkpoint: --resume --rate LESS (now {self.options.rate:g})"
         )
 
     def _save_batch(self, batch: Batch) -> Path:
@@ -238,3 +246,21 @@ class Trainer:
             say(f"go on with:  rssm train --data {' '.join(self.data)} --out {self.out} --resume")
         say(f"export with: rssm export {self.out} --out models/NAME")
         self.reporter.close()
+
+
+@contextmanager
+def stop_on_signals() -> Iterator[None]:
+    """SIGTERM and SIGINT end the loop with a checkpoint, even started by a shell that ignores SIGINT."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.signal(number, _interrupt) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _interrupt(_number: int, _frame: object) -> None:
+    raise KeyboardInterrupt

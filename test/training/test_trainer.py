@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 from dataclasses import replace
 
 import pytest
@@ -86,6 +87,22 @@ def test_ctrl_c_saves_and_says_how_to_go_on(data, tmp_path, capsys, monkeypatch)
     made.run()
     assert "--resume" in capsys.readouterr().out
     assert checkpoint.read(tmp_path / "run").state["step"] == 2
+
+
+def test_sigterm_saves_too(data, tmp_path, monkeypatch):
+    made = trainer(TINY, data, tmp_path / "run")
+    update = made._update
+
+    def killed():
+        if made.step == 1:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return update()
+
+    monkeypatch.setattr(made, "_update", killed)
+    before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+    made.run()
+    assert checkpoint.read(tmp_path / "run").state["step"] == 1
+    assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == before
 
 
 def test_validation_figures_have_baselines(data, tmp_path):
