@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 from geometry_msgs.msg import Pose, PoseArray, PoseWithCovarianceStamped
 from sensor_msgs.msg import Image, JointState, PointCloud2, PointField
 from std_srvs.srv import Trigger
@@ -14,6 +13,7 @@ from std_srvs.srv import Trigger
 from rssm_ros import messages
 from rssm_ros.evaluation.trace import TraceWriter, belief_dtype
 from rssm_ros.nodes.beliefs import records_of
+from rssm_ros.nodes.diagnostics import Diagnostics
 from rssm_ros.nodes.interfaces import COMMANDS, message_type, sensing
 from rssm_ros.nodes.managed import ManagedNode, Parameter, run
 from rssm_ros.nodes.model import load_model
@@ -21,7 +21,6 @@ from rssm_ros.online.belief import Belief
 from rssm_ros.online.filter import Filter
 from rssm_ros.online.steps import State
 
-REPORT = 1.0  # s between diagnostics
 RECENT = 16  # observations that may have overtaken the news of a new episode
 
 
@@ -43,7 +42,6 @@ class FilterNode(ManagedNode):
         self._recent: deque[tuple[str, int, Any]] = deque(maxlen=RECENT)
         self._told: set[str] = set()
         self._refused: dict[str, int] = {}
-        self._reported = 0.0
 
     def set_up(self) -> None:
         """Bundle (proven on this machine), filter, topics, services."""
@@ -61,7 +59,7 @@ class FilterNode(ManagedNode):
             for target in self.contract.targets
         }
         self._reconstruction = publisher(Image, "~/reconstruction", COMMANDS)
-        self._diagnostics = publisher(DiagnosticArray, "/diagnostics", COMMANDS)
+        self._diagnostics = Diagnostics(self, "belief", self.session.fingerprint[:12])
         self._listen()
         self.create_service(Trigger, "~/reset", self._on_reset)
         self.create_service(Trigger, "~/save_state", self._on_save)
@@ -105,9 +103,10 @@ class FilterNode(ManagedNode):
                 self._refuse(kind, error)
         for belief in self.filter.advance(self.get_clock().now().nanoseconds):
             self._publish(belief)
-        if time.monotonic() - self._reported > REPORT:
-            self._reported = time.monotonic()
-            self._diagnostics.publish(self._report())
+        bad = sum(self._refused.values())
+        told = f"{bad} messages refused" if bad else "ok"
+        counts = {**self.filter.counters, **self._refused}
+        self._diagnostics.publish(counts, told, "warn" if bad else "ok")
 
     def _take(self, kind: str, message: Any) -> None:
         if kind == "/applied":
@@ -195,17 +194,6 @@ class FilterNode(ManagedNode):
     def _head(self, header: Any, belief: Belief) -> None:
         messages.set_stamp(header.stamp, belief.stamp_ns)
         header.frame_id = self.contract.frame
-
-    def _report(self) -> DiagnosticArray:
-        counts = {**self.filter.counters, **self._refused}
-        status = DiagnosticStatus(name="filter_node: belief", hardware_id=self.session.fingerprint[:12])
-        bad = sum(self._refused.values())
-        status.level = DiagnosticStatus.WARN if bad else DiagnosticStatus.OK
-        status.message = f"{bad} messages refused" if bad else "ok"
-        status.values = [KeyValue(key=str(key), value=str(value)) for key, value in sorted(counts.items())]
-        report = DiagnosticArray(status=[status])
-        report.header.stamp = self.get_clock().now().to_msg()
-        return report
 
     # -- services -----------------------------------------------------------------------------------------
 

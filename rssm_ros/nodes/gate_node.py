@@ -13,6 +13,7 @@ from std_srvs.srv import Trigger
 from rssm_ros import messages
 from rssm_ros.contract import JOINT_STATE, find_contract
 from rssm_ros.evaluation.trace import TraceWriter, gate_dtype
+from rssm_ros.nodes.diagnostics import Diagnostics
 from rssm_ros.nodes.interfaces import COMMANDS, message_type, sensing
 from rssm_ros.nodes.managed import ManagedNode, Parameter, run
 from rssm_ros.online.gate import MODES, Decision, Gate, GateSettings
@@ -65,6 +66,7 @@ class GateNode(ManagedNode):
             for action in self.contract.actions
         }
         self._applied = self.create_lifecycle_publisher(JointState, "~/applied", COMMANDS)
+        self._diagnostics = Diagnostics(self, "commands")
         self._listen()
         self.create_service(Trigger, "~/estop", self._on_estop)
         self.create_service(Trigger, "~/reset", self._on_reset)
@@ -113,6 +115,9 @@ class GateNode(ManagedNode):
                 self.gate.counters[error.cause] += 1
                 self.get_logger().error(str(error), throttle_duration_sec=5.0)
         self._publish(self.gate.watchdog(now), 0)
+        level = "ok" if self._mode == "run" else "error" if self._mode in ("stop", "estop") else "warn"
+        told = f"{self.gate.mode}: {self.gate.reason}".removesuffix(": ")
+        self._diagnostics.publish(self.gate.counters, told, level)
 
     def _take(self, kind: str, message: Any, now: float) -> None:
         if kind == "/command":

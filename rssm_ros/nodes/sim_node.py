@@ -114,7 +114,9 @@ class SimNode(ManagedNode):
         elif self._done:
             return
         elif self._paused:
-            if self._steps and self.robot.piece == 0:
+            while self.robot.piece:  # a pause begins between ticks
+                self._piece()
+            if self._steps:
                 self._steps -= 1
                 self._whole_tick()
         elif self.value("lockstep"):

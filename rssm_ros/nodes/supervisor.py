@@ -30,7 +30,7 @@ from rssm_ros.online.grid import SECOND
 START = 1.0  # s: the sim's clock begins here
 BIRTH = 30.0  # s for a process to offer its services
 CONFIGURE = 60.0  # s to load and prove a model on a busy machine
-SILENCE = 1.0  # s without a heartbeat after which a node is called hung
+SILENCE = 1.5  # s without a heartbeat after which a node is called hung
 LOCKSTEP_SILENCE = 4.0  # the same when the sim itself may wait a second for an answer
 
 
@@ -59,6 +59,7 @@ class Supervisor:
         self._silence = LOCKSTEP_SILENCE if lockstep else SILENCE
         self.sim_ns = 0
         self._beats: dict[str, float] = {}
+        self._looked = -math.inf
         self._answers: list[float] = []
         self._latest: dict[str, bytes] = {}
         self._watch()
@@ -168,10 +169,12 @@ class Supervisor:
         for process in self.processes:
             if process.code is not None:
                 return f"{process.name} (pid {process.pid}) {process.how_it_ended()}"
-        now = time.monotonic()
-        for process in reversed(
-            self.processes
-        ):  # activated last, furthest upstream: sim, filter, planner, gate
+        now, before = time.monotonic(), self._looked
+        self._looked = now
+        if now - before > 0.5 * SILENCE:  # this process itself was held up; what came meanwhile is unread
+            return ""
+        # Activated last is furthest upstream: sim, filter, planner, gate.
+        for process in reversed(self.processes):
             beat = self._beats.get(process.node.heartbeat)
             if beat is not None and now - beat > self._silence:
                 return (
