@@ -1,7 +1,11 @@
 """The shipped bundle's figures come from what it learned: with its weights shuffled they fall apart."""
 
+import json
 import shutil
+import subprocess
+import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -72,3 +76,26 @@ def test_shuffled_weights_neither_track_nor_sort(shipped: Path, tmp_path: Path) 
     (sorted_shipped, error_shipped), (sorted_shuffled, error_shuffled) = figures
     assert error_shuffled > 2 * error_shipped
     assert sorted_shuffled <= sorted_shipped - 2
+
+
+def summary(bundle: Path, out: Path) -> dict[str, Any]:
+    """summary.json of a run of the whole graph, in lockstep, so that a busy machine changes nothing."""
+    words = ["up", "manipulator", "--lockstep", "--no-references", "--seconds", str(SECONDS)]
+    command = [sys.executable, "-m", "rssm_ros.cli.main", *words, "--bundle", str(bundle), "--out", str(out)]
+    result = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+    found: dict[str, Any] = json.loads((out / "summary.json").read_text())
+    assert "error" not in found, result.stderr
+    return found
+
+
+@pytest.mark.ros
+@pytest.mark.slow
+@pytest.mark.timeout(240)
+def test_the_summary_of_a_run_tells_them_apart(shipped: Path, tmp_path: Path) -> None:
+    pytest.importorskip("rclpy")
+    shuffle_weights(shipped, tmp_path / "manipulator", seed=0)
+    good, bad = summary(shipped, tmp_path / "good"), summary(tmp_path / "manipulator", tmp_path / "bad")
+    assert bad["belief_error_m"]["hidden"] > 2 * good["belief_error_m"]["hidden"]
+    assert bad["sorted"] < good["sorted"]
+    failed = {check["name"] for check in bad["checks"] if not check["pass"]}
+    assert {"hidden_error_to_hold_last", "hidden_error_to_climatology"} <= failed
