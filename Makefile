@@ -39,7 +39,7 @@ docs: $(VENV)/.installed-dev ## write the generated pages of docs/reference
 
 clean: ## remove what runs and builds made (not .venv, data or runs)
 	rm -rf out build install log *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
-	find rssm_ros test bench -name __pycache__ -type d -prune -exec rm -rf {} +
+	find . -path ./.venv -prune -o -name __pycache__ -type d -prune -exec rm -rf {} +
 
 distclean: clean ## remove .venv as well
 	rm -rf $(VENV)
