@@ -80,7 +80,7 @@ def run(arguments: argparse.Namespace) -> int:
     whole = summaries.write_summary(out / "summary.json", found)
     if arguments.json:
         print(json.dumps(json.loads((out / "summary.json").read_text())))
-    else:
+    elif outcome.started:
         _show(whole, out, console)
     if outcome.error:
         print(f"rssm up: {outcome.error}", file=sys.stderr)
@@ -305,11 +305,9 @@ def _show(whole: dict[str, Any], out: Path, console: Console) -> None:
         told = "-" if value is None else f"{value:.3f}" if isinstance(value, float) else str(value)
         table.add_row(name, told, note)
 
-    row(
-        "packages sorted",
-        whole["sorted"],
-        f"expert {whole['expert_sorted']}, random {whole['random_sorted']}",
-    )
+    known = whole["expert_sorted"] is not None
+    beside = f"expert {whole['expert_sorted']}, random {whole['random_sorted']}" if known else ""
+    row("packages sorted", whole["sorted"], beside)
     row("missed / wrong", f"{whole['missed']} / {whole['wrong']}", f"of {whole['packages']} finished")
     errors, hold = whole["belief_error_m"] or {}, whole["hold_last_error_m"] or {}
     row("belief error, visible (m)", errors.get("visible"))

@@ -78,8 +78,11 @@ def _optional(path: Path) -> Records:
 # -- pace ----------------------------------------------------------------------------------------------
 
 
-def pace(run: Run) -> dict[str, Any]:
-    """Loop rate, real-time factor and latency (CLOCK_MONOTONIC, picture published to command published)."""
+def pace(run: Run, speed: float = 1.0) -> dict[str, Any]:
+    """Loop rate, real-time factor and latency (CLOCK_MONOTONIC, picture published to command published).
+
+    speed: simulated seconds per second; an answer has a tick's share of wall time.
+    """
     sent = {int(stamp): int(seen) for stamp, seen in zip(run.sim["stamp_ns"], run.sim["monotonic_ns"])}
     latency, moments = [], []
     for record in run.gate:
@@ -91,7 +94,7 @@ def pace(run: Run) -> dict[str, Any]:
     span = 1e-9 * (moments[-1] - moments[0]) if len(moments) > 1 else 0.0
     last_is_open = bool(len(run.sim)) and int(run.sim["stamp_ns"][-1]) in sent
     asked = len(run.sim) - last_is_open  # the last picture may be answered after the end
-    late = sum(value > 1000 * run.dt for value in latency) + asked - len(latency)
+    late = sum(value > 1000 * run.dt / speed for value in latency) + asked - len(latency)
     p50, p99 = np.percentile(latency, [50, 99]).tolist() if latency else (None, None)
     return {
         "wall_s": wall,
@@ -224,7 +227,7 @@ def _reference(name: str, seed: int, seconds: float) -> int:
 
 def summarise(run: Run, rate: float, speed: float = 1.0, lockstep: bool = False) -> dict[str, Any]:
     """Everything that the traces say, with the checks; keys as in `KEYS`, without those it cannot know."""
-    found: dict[str, Any] = {**pace(run), **packages(run)}
+    found: dict[str, Any] = {**pace(run, speed), **packages(run)}
     if len(run.sim):
         found |= belief_errors(run)
     found["checks"] = checks(found, Bounds(), rate * speed, speed, lockstep)

@@ -18,6 +18,8 @@ from rssm_ros.nodes.interfaces import COMMANDS, message_type, sensing
 from rssm_ros.nodes.managed import ManagedNode, Parameter, run
 from rssm_ros.online.gate import MODES, Decision, Gate, GateSettings
 
+COMMAND, BELIEF = "/command", "/belief"  # what else is in the inbox has a modality's name
+
 
 class GateNode(ManagedNode):
     """Lets commands through, or the safe action instead; publishes what was really applied."""
@@ -84,8 +86,8 @@ class GateNode(ManagedNode):
             joints = spec.type == JOINT_STATE
             # Of the others only the stamp is needed: 12 bytes of the serialised message, no decoding.
             self.subscribe(message_type(spec.type), spec.topic, keep(spec.name), observing, raw=not joints)
-        self.subscribe(PointCloud2, "filter_node/belief", keep("/belief"), COMMANDS)
-        self.subscribe(JointState, "planner_node/command/channels", keep("/command"), COMMANDS)
+        self.subscribe(PointCloud2, "filter_node/belief", keep(BELIEF), COMMANDS)
+        self.subscribe(JointState, "planner_node/command/channels", keep(COMMAND), COMMANDS)
 
     def start(self) -> None:
         """Nothing is sent until the robot's joints are known or a command comes."""
@@ -107,8 +109,10 @@ class GateNode(ManagedNode):
     def work(self) -> None:
         """What came in, in order; then the watchdog."""
         now = self.now()
-        while self._inbox:
-            kind, message = self._inbox.popleft()
+        # Commands last: they are judged by everything that came with them.
+        waiting = sorted(self._inbox, key=lambda item: item[0] == COMMAND)
+        self._inbox.clear()
+        for kind, message in waiting:
             try:
                 self._take(kind, message, now)
             except messages.MessageError as error:
@@ -120,11 +124,11 @@ class GateNode(ManagedNode):
         self._diagnostics.publish(self.gate.counters, told, level)
 
     def _take(self, kind: str, message: Any, now: float) -> None:
-        if kind == "/command":
+        if kind == COMMAND:
             stamp = messages.stamp_ns(message.header.stamp)
             wanted = messages.read_joints(message, self.contract.channels, ("position",))
             self._publish(self.gate.command(stamp, wanted, now), stamp)
-        elif kind == "/belief":
+        elif kind == BELIEF:
             record = messages.read_belief(message)[0]
             surprise, threshold = float(record["surprise"]), float(record["surprise_threshold"])
             stamp = messages.stamp_ns(message.header.stamp)
