@@ -77,13 +77,13 @@ class FilterNode(ManagedNode):
 
         # The trigger last: with everything ready at once, it is also taken last.
         for spec in sorted(self.contract.observations, key=lambda item: item.trigger):
-            self.subscribe(
+            self.create_subscription(
                 message_type(spec.type), spec.topic, keep(spec.name), sensing(self.value("best_effort"))
             )
-        self.subscribe(JointState, "gate_node/applied", keep("/applied"), COMMANDS)
+        self.create_subscription(JointState, "gate_node/applied", keep("/applied"), COMMANDS)
         if self.contract.episode is not None:
             kind = message_type(self.contract.episode.type)
-            self.subscribe(kind, self.contract.episode.topic, keep("/episode"), COMMANDS)
+            self.create_subscription(kind, self.contract.episode.topic, keep("/episode"), COMMANDS)
 
     def start(self) -> None:
         """From now on; what waited before activation is old."""
@@ -145,9 +145,9 @@ class FilterNode(ManagedNode):
     def _publish(self, belief: Belief) -> None:
         seen = [name for name, present in belief.presence.items() if present]
         threshold = self.session.bundle.surprise_threshold(seen)
-        # The belief ahead first: a robot waits for it.
-        self._ahead.publish(self._cloud(self.filter.ahead(belief)))
+        # The gate judges the command that answers the belief ahead by this one: it goes first.
         self._belief.publish(self._cloud(belief, threshold))
+        self._ahead.publish(self._cloud(self.filter.ahead(belief)))
         for target in self.contract.targets:
             self._publish_target(target, belief)
         if self._reconstruction.get_subscription_count():

@@ -5,8 +5,6 @@ from collections import deque
 from pathlib import Path
 from typing import Any
 
-from rclpy.clock import Clock
-from rclpy.clock_type import ClockType
 from sensor_msgs.msg import JointState, PointCloud2
 from std_srvs.srv import Trigger
 
@@ -72,10 +70,6 @@ class GateNode(ManagedNode):
         self._listen()
         self.create_service(Trigger, "~/estop", self._on_estop)
         self.create_service(Trigger, "~/reset", self._on_reset)
-        # A steady timer: ROS time stands still when its source dies, and that is when the gate must act.
-        steady = Clock(clock_type=ClockType.STEADY_TIME)
-        period = 0.5 * self.contract.dt / max(1.0, self.value("speed"))
-        self.create_timer(period, lambda: None, clock=steady)
 
     def _listen(self) -> None:
         def keep(kind: str) -> Any:
@@ -85,9 +79,11 @@ class GateNode(ManagedNode):
         for spec in self.contract.observations:
             joints = spec.type == JOINT_STATE
             # Of the others only the stamp is needed: 12 bytes of the serialised message, no decoding.
-            self.subscribe(message_type(spec.type), spec.topic, keep(spec.name), observing, raw=not joints)
-        self.subscribe(PointCloud2, "filter_node/belief", keep(BELIEF), COMMANDS)
-        self.subscribe(JointState, "planner_node/command/channels", keep(COMMAND), COMMANDS)
+            self.create_subscription(
+                message_type(spec.type), spec.topic, keep(spec.name), observing, raw=not joints
+            )
+        self.create_subscription(PointCloud2, "filter_node/belief", keep(BELIEF), COMMANDS)
+        self.create_subscription(JointState, "planner_node/command/channels", keep(COMMAND), COMMANDS)
 
     def start(self) -> None:
         """Nothing is sent until the robot's joints are known or a command comes."""
@@ -99,7 +95,9 @@ class GateNode(ManagedNode):
         self._publish(self.gate.final(), 0)
 
     def idle(self) -> float:
-        """Half a tick: the watchdog's pace, even if the timer's wake-up is missed."""
+        """The watchdog's pace: half a tick of steady time. ROS time stands still when its source dies, and
+        that is when the gate must act.
+        """
         return 0.5 * self.contract.dt
 
     def now(self) -> float:

@@ -5,6 +5,7 @@ services and fresh messages are never starved by inference (and nothing needs a 
 loop to end: rclpy's own handlers would take the publishers away before the safe action is sent.
 """
 
+import os
 import signal
 import sys
 from collections.abc import Callable, Sequence
@@ -13,12 +14,14 @@ from typing import Any
 
 import rclpy
 from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor
-from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
+from rclpy.executors import ExternalShutdownException
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from rclpy.signals import SignalHandlerOptions
 
+from rssm_ros.nodes.executors import make_executor
+from rssm_ros.nodes.processes import PARENT
+
 IDLE = 0.1  # s between looks at the signals when nothing happens
-DRAIN = 16  # callbacks at most before the node works, so that one tick's messages are taken together
 USAGE = 2  # exit code: this node cannot be configured here
 
 
@@ -64,7 +67,6 @@ class ManagedNode(LifecycleNode):
     def __init__(self, name: str) -> None:
         super().__init__(name)
         self.running = False  # active, in lifecycle terms
-        self.received = 0  # messages stored by callbacks so far
         self.failure = ""  # why the last transition failed
         for item in COMMON + self.parameters:
             self.declare_parameter(item.name, item.default, item.descriptor())
@@ -78,17 +80,6 @@ class ManagedNode(LifecycleNode):
         if choices and value not in choices:
             raise NodeError(f"parameter {name!r} is {value!r}; expected one of {', '.join(choices)}")
         return value
-
-    def subscribe(
-        self, kind: Any, topic: str, callback: Callable[[Any], None], qos: Any, raw: bool = False
-    ) -> Any:
-        """A subscription whose callback stores and is counted."""
-
-        def store(message: Any) -> None:
-            self.received += 1
-            callback(message)
-
-        return self.create_subscription(kind, topic, store, qos, raw=raw)
 
     def set_up(self) -> None:
         """Load, create publishers and subscriptions. Raise an error of the layers to refuse."""
@@ -149,6 +140,12 @@ class ManagedNode(LifecycleNode):
         return True
 
 
+def orphaned() -> bool:
+    """Whether the process that started this node (and said so) is gone: a robot must not go on unwatched."""
+    parent = os.environ.get(PARENT)
+    return parent is not None and os.getppid() != int(parent)
+
+
 def _is_refusal(error: Exception) -> bool:
     """An error of this package's layers, or of what is not installed: told in one line."""
     ours = type(error).__module__.split(".")[0] == "rssm_ros"
@@ -163,12 +160,11 @@ def run(make: Callable[[], ManagedNode], arguments: Sequence[str] | None = None)
     words = list(sys.argv if arguments is None else arguments)
     rclpy.init(args=words, signal_handler_options=SignalHandlerOptions.NO)
     node = make()
-    executor = SingleThreadedExecutor()
-    executor.add_node(node)
+    executor = make_executor(node)
     try:
         if node.value("autostart") and not _autostart(node):
             return USAGE
-        while rclpy.ok() and not asked:
+        while rclpy.ok() and not asked and not orphaned():
             _turn(node, executor)
     except ExternalShutdownException:
         pass
@@ -180,14 +176,8 @@ def run(make: Callable[[], ManagedNode], arguments: Sequence[str] | None = None)
     return 0
 
 
-def _turn(node: ManagedNode, executor: SingleThreadedExecutor) -> None:
-    before = node.received
+def _turn(node: ManagedNode, executor: Any) -> None:
     executor.spin_once(timeout_sec=node.idle() if node.running else IDLE)
-    for _ in range(DRAIN):
-        if node.received == before:
-            break
-        before = node.received
-        executor.spin_once(timeout_sec=0.0)
     if node.running:
         node.work()
 

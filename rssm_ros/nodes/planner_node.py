@@ -54,7 +54,7 @@ class PlannerNode(ManagedNode):
         self.planner = make_planner(self.value("planner"), self.session, self.contract, self.horizon, seed)
         self._command = self.create_lifecycle_publisher(JointState, "~/command/channels", COMMANDS)
         self._path = self.create_lifecycle_publisher(PathMessage, "~/plan", COMMANDS)
-        self.subscribe(PointCloud2, "filter_node/belief_ahead", self._keep, COMMANDS)
+        self.create_subscription(PointCloud2, "filter_node/belief_ahead", self._keep, COMMANDS)
         self._target = self.contract.targets[0] if self.contract.targets else None
         folder = self.value("trace")
         dtype = plan_dtype(self.horizon, self._target.dim if self._target else 1)

@@ -4,6 +4,7 @@ import os
 import random
 import re
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -13,6 +14,8 @@ from pathlib import Path
 from rssm_ros import paths
 from rssm_ros.nodes.graph import NodeDescription
 
+PARENT = "RSSM_ROS_PARENT"  # whose end is a node's end; see managed.run
+
 PATIENCE = 3.0  # s between SIGTERM and SIGKILL
 _LOGGED = re.compile(r"^\[(?:ERROR|FATAL)\] \[[\d.]+\] \[[^\]]*\]: (.*)$")
 
@@ -21,12 +24,11 @@ def child_environment(out: Path, seed: int | None = None) -> dict[str, str]:
     """What nodes need beside the caller's environment; the caller's own choices win.
 
     Own domain, loopback only, one thread per library (the nodes share the machine's cores), logs in the run's
-    folder. ROS_DOMAIN_ID is drawn from the free-to-use ids 1..101, so that two runs rarely meet.
+    folder. The nodes end with the process that started them, however it ends.
     """
     made = dict(os.environ)
-    chosen = random.Random(os.getpid() if seed is None else seed).randint(1, 101)
     defaults = {
-        "ROS_DOMAIN_ID": str(chosen),
+        "ROS_DOMAIN_ID": str(free_domain(os.getpid() if seed is None else seed)),
         "ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST",
         "AMENT_PREFIX_PATH": sys.prefix,
         "RSSM_ROS_SHARE": str(paths.share_directory()),
@@ -39,7 +41,26 @@ def child_environment(out: Path, seed: int | None = None) -> dict[str, str]:
         made.setdefault(name, value)
     made["ROS_LOG_DIR"] = str(out / "log" / "ros")
     made["PYTHONUNBUFFERED"] = "1"
+    made[PARENT] = str(os.getpid())
     return made
+
+
+def free_domain(seed: int) -> int:
+    """A ROS domain in 1..101 (safe from the system's ephemeral ports) in which nobody is heard on this
+    machine.
+
+    The first participant of a domain takes the UDP port 7400 + 250 * domain + 10 (DDSI-RTPS 9.6.1).
+    """
+    domains = list(range(1, 102))
+    random.Random(seed).shuffle(domains)
+    for domain in domains:
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+            try:
+                probe.bind(("", 7400 + 250 * domain + 10))
+            except OSError:
+                continue
+        return domain
+    return domains[0]
 
 
 class NodeProcess:

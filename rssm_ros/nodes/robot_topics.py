@@ -4,6 +4,7 @@ knows.
 
 import importlib
 import os
+import time
 from typing import Any
 
 import numpy as np
@@ -44,15 +45,21 @@ class RobotTopics:
         """Whether somebody listens to every observation."""
         return all(self._outputs[spec.topic][0].get_subscription_count() for spec in self._specs)
 
-    def publish_robot(self, stamp_ns: int, observation: dict[str, Any], with_camera: bool = True) -> None:
-        """One tick's observations; images are left out without with_camera. Triggers go last."""
+    def publish_robot(self, stamp_ns: int, observation: dict[str, Any], with_camera: bool = True) -> int:
+        """One tick's observations, triggers last; images are left out without with_camera.
+
+        Returns CLOCK_MONOTONIC in ns just before the last one went out.
+        """
+        sent_ns = time.monotonic_ns()
         for spec in self._specs:
             if spec.kind == "image" and not with_camera:
                 continue
             message = self._stamped(spec.topic, stamp_ns)
             message.header.frame_id = OPTICAL if spec.kind == "image" else self._contract.frame
             messages.fill_observation(message, spec, observation[spec.name])
+            sent_ns = time.monotonic_ns()
             self._send(spec.topic, message)
+        return sent_ns
 
     def publish_episode(self, stamp_ns: int, event: str) -> None:
         """ "reset" or "terminal", before the observations of that tick; nothing for no event."""

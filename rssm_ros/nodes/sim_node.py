@@ -59,8 +59,10 @@ class SimNode(ManagedNode):
         self.topics = RobotTopics(self, self.contract, self.robot.env.cell.model)
         self._clock = self.create_lifecycle_publisher(Clock, "clock", COMMANDS)
         for action in self.contract.actions:
-            self.subscribe(message_type(action.type), action.topic, self._on_command(action), COMMANDS)
-        self.subscribe(JointState, "gate_node/applied", self._on_applied, COMMANDS)
+            self.create_subscription(
+                message_type(action.type), action.topic, self._on_command(action), COMMANDS
+            )
+        self.create_subscription(JointState, "gate_node/applied", self._on_applied, COMMANDS)
         self.create_service(Trigger, "~/reset", self._on_reset)
         self.create_service(SetBool, "~/pause", self._on_pause)
         self.create_service(Trigger, "~/step", self._on_step)
@@ -208,9 +210,8 @@ class SimNode(ManagedNode):
         self._reset_asked = self._reset_asked or terminal
         with_camera = self._drop.random() >= float(self.value("camera_drop"))
         self.topics.publish_episode(self.stamp, "reset" * reset or "terminal" * terminal)
-        self.topics.publish_robot(self.stamp, observation, with_camera)
-        seen_ns = time.monotonic_ns()
-        self._published = seen_ns * 1e-9
+        seen_ns = self.topics.publish_robot(self.stamp, observation, with_camera)
+        self._published = time.monotonic()
         self.topics.publish_truth(self.stamp, info, reward)
         if self._trace is not None:
             self._trace.write(self._tick, self.stamp, seen_ns, outcome, reset)

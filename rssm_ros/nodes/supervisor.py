@@ -11,7 +11,6 @@ from typing import Any
 import rclpy
 from lifecycle_msgs.msg import Transition
 from lifecycle_msgs.srv import ChangeState
-from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.serialization import deserialize_message
 from rclpy.signals import SignalHandlerOptions
@@ -23,6 +22,7 @@ from std_srvs.srv import Trigger
 from rssm_ros import messages
 from rssm_ros.contract import Contract
 from rssm_ros.nodes.errors import NodeError
+from rssm_ros.nodes.executors import make_executor
 from rssm_ros.nodes.interfaces import COMMANDS, message_type
 from rssm_ros.nodes.processes import NodeProcess
 from rssm_ros.online.grid import SECOND
@@ -54,8 +54,7 @@ class Supervisor:
         rclpy.init(args=[], signal_handler_options=SignalHandlerOptions.NO)
         self.contract, self.processes = contract, list(processes)
         self.node = Node("rssm_up", enable_rosout=False, start_parameter_services=False)
-        self._executor = SingleThreadedExecutor()
-        self._executor.add_node(self.node)
+        self._executor = make_executor(self.node)
         self._silence = LOCKSTEP_SILENCE if lockstep else SILENCE
         self.sim_ns = 0
         self._beats: dict[str, float] = {}

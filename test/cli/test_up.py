@@ -158,6 +158,20 @@ def test_a_node_that_dies_or_hangs_stops_the_robot_and_is_named(
         the_robot_stood_still(read_trace(out / "trace" / "sim.trace"), struck, braked=node == "gate_node")
 
 
+def test_nodes_end_with_the_process_that_started_them(tmp_path: Path, bundle: Path) -> None:
+    """A killed `rssm up` must not leave a robot running unwatched."""
+    process = up("--seconds", 30, "--bundle", bundle, "--out", tmp_path / "out", "--json")
+    wait_until_it_moves(tmp_path / "out", process)
+    nodes = dict(children(process.pid))
+    assert len(nodes) == 4
+    process.kill()
+    process.communicate(timeout=10)
+    deadline = time.monotonic() + 5
+    while any(Path(f"/proc/{pid}").exists() for pid in nodes.values()):
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+
+
 def the_robot_stood_still(sim: np.ndarray, struck: int, braked: bool) -> None:
     """From half a second after the blow until the end: commanded to, and but for a little sway it did."""
     late = sim[sim["monotonic_ns"] > struck + 500_000_000]
