@@ -27,6 +27,7 @@ PACKAGE_GAP = (0.9, 1.5)  # s between two packages: the robot is back in time to
 BELT_END = 0.86  # m
 MOUTHS = ((0.115, 0.408), (0.422, 0.715))  # x ranges of bins A and B
 BIN_EDGES = (0.108, 0.415, 0.722)
+BIN_MIDDLE = 0.36  # m in y
 SIGN_GROUP = 5  # seeds that share the same colour for bin A
 WHEEL_RADIUS, HALF_TRACK = 0.07, 0.22
 SLIP = (0.85, 1.0)  # true travel / odometry
@@ -218,10 +219,16 @@ class Cell:
         """x, y of the active package in base_link [2]; NaN without one."""
         if self.active is None:
             return np.full(2, np.nan)
-        x, y, heading = self.base_pose()
-        place = self._position(self.active)
-        dx, dy, c, s = place[0] - x, place[1] - y, np.cos(heading), np.sin(heading)
-        return np.array([c * dx + s * dy, -s * dx + c * dy])
+        return self._in_base(self._position(self.active)[:2])
+
+    def destination_in_base(self) -> Vector:
+        """x, y in base_link of the middle of the bin where the active package belongs [2]; NaN without one.
+
+        Half of what decides it (the package's colour) is in the picture only until the package hides.
+        """
+        if self.active is None:
+            return np.full(2, np.nan)
+        return self._in_base(np.array([np.mean(MOUTHS[self._home_bin(self.active)]), BIN_MIDDLE]))
 
     def truth(self) -> Truth:
         """The privileged state now."""
@@ -260,6 +267,12 @@ class Cell:
 
     def _home_bin(self, index: int) -> int:
         return (index % 2) ^ int(self.swap)
+
+    def _in_base(self, place: Vector) -> Vector:
+        """World x, y -> base_link x, y."""
+        x, y, heading = self.base_pose()
+        dx, dy, c, s = place[0] - x, place[1] - y, np.cos(heading), np.sin(heading)
+        return np.array([c * dx + s * dy, -s * dx + c * dy])
 
     def _position(self, index: int) -> Vector:
         q = self._package_q[index]

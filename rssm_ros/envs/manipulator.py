@@ -181,6 +181,7 @@ class ManipulatorEnv(gymnasium.Env[Observation, npt.NDArray[np.float32]]):
         return {
             "applied": self.limits.normalise(self._applied).astype(np.float32),
             "package": self.cell.package_in_base().astype(np.float32),
+            "destination": self.cell.destination_in_base().astype(np.float32),
             "visibility": self.visibility(),
             "expert_action": np.clip(self.limits.normalise(expert_command(truth)), -1, 1).astype(np.float32),
             "score": self.cell.score,

@@ -172,7 +172,9 @@ def _append(
         "is_last": terminated or truncated,
         "is_terminal": terminated,
         "target_package": info["package"],
+        "target_destination": info["destination"],
         "visibility_package": np.float32(info["visibility"]),
+        "visibility_destination": np.float32(info["visibility"]),  # told by the package, once seen
     }
     for name, value in row.items():
         rows.setdefault(name, []).append(value)

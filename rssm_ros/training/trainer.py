@@ -230,14 +230,24 @@ class Trainer:
         self.figures = dict(saved.state["validation"])
 
     def _start_from(self, run: Path) -> None:
-        """Weights only: optimizer, step and budget begin anew (a further round on more data)."""
+        """Weights only: optimizer, step and budget begin anew (a further round on more data).
+
+        The contract may have gained targets since: their heads start untrained.
+        """
         saved = checkpoint.read(run)
+        refusal = f"--start-from {run}: its weights do not fit this preset and contract"
         try:
-            self.learner.load_state_dict(saved.model)
+            found = self.learner.load_state_dict(saved.model, strict=False)
         except RuntimeError as error:
-            raise TrainingError(
-                f"--start-from {run}: its weights do not fit this preset and contract"
-            ) from error
+            raise TrainingError(refusal) from error
+        known = {name for name, _ in Signals.from_dict(saved.state["signals"]).targets}
+        added = [name for name, _ in self.signals.targets if name not in known]
+        fresh = tuple(
+            f"{part}.{name}." for name in added for part in ("world_model.target_heads", "perception")
+        )
+        lacking = [name for name in found.missing_keys if not name.startswith(fresh)]
+        if lacking or found.unexpected_keys:
+            raise TrainingError(f"{refusal} (first: {(lacking + found.unexpected_keys)[0]})")
 
     def _farewell(self, place: Path, interrupted: bool) -> None:
         say = self.reporter.say
