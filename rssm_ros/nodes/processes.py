@@ -32,6 +32,9 @@ def child_environment(out: Path, seed: int | None = None) -> dict[str, str]:
         "ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST",
         "AMENT_PREFIX_PATH": sys.prefix,
         "RSSM_ROS_SHARE": str(paths.share_directory()),
+        # Receives on the loopback interface only; the second name is that of Fast DDS before version 3.
+        "FASTDDS_DEFAULT_PROFILES_FILE": str(paths.share_path("config", "fastdds_loopback.xml")),
+        "FASTRTPS_DEFAULT_PROFILES_FILE": str(paths.share_path("config", "fastdds_loopback.xml")),
         "MUJOCO_GL": "egl",
         "LP_NUM_THREADS": "1",  # Mesa's software rasteriser
         "OMP_NUM_THREADS": "1",
@@ -46,8 +49,7 @@ def child_environment(out: Path, seed: int | None = None) -> dict[str, str]:
 
 
 def free_domain(seed: int) -> int:
-    """A ROS domain in 1..101 (safe from the system's ephemeral ports) in which nobody is heard on this
-    machine.
+    """A ROS domain in 1..101 (clear of the ephemeral ports) that has no participant on this machine.
 
     The first participant of a domain takes the UDP port 7400 + 250 * domain + 10 (DDSI-RTPS 9.6.1).
     """
