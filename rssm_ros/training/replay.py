@@ -53,7 +53,8 @@ def columns(signals: Signals) -> dict[str, Column]:
     for name in ("is_first", "is_last", "is_terminal"):
         table[name] = Column((), torch.bool)
     for name, length in signals.targets:
-        table[f"target_{name}"] = Column((length,), torch.float32)
+        # Older data may lack a newer target: no label there, masked like every other NaN.
+        table[f"target_{name}"] = Column((length,), torch.float32, optional=True)
         table[f"visibility_{name}"] = Column((), torch.float32, optional=True)
     return table
 
