@@ -32,9 +32,8 @@ def child_environment(out: Path, seed: int | None = None) -> dict[str, str]:
         "ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST",
         "AMENT_PREFIX_PATH": sys.prefix,
         "RSSM_ROS_SHARE": str(paths.share_directory()),
-        # Receives on the loopback interface only; the second name is that of Fast DDS before version 3.
+        # Receives on the loopback interface only; without it sockets are open to every network.
         "FASTDDS_DEFAULT_PROFILES_FILE": str(paths.share_path("config", "fastdds_loopback.xml")),
-        "FASTRTPS_DEFAULT_PROFILES_FILE": str(paths.share_path("config", "fastdds_loopback.xml")),
         "MUJOCO_GL": "egl",
         "LP_NUM_THREADS": "1",  # Mesa's software rasteriser
         "OMP_NUM_THREADS": "1",

@@ -8,7 +8,7 @@ import time
 from typing import Any
 
 import numpy as np
-from geometry_msgs.msg import PoseStamped, TransformStamped
+from geometry_msgs.msg import TransformStamped
 from sensor_msgs.msg import CameraInfo
 from std_msgs.msg import Float64
 
@@ -31,7 +31,7 @@ class RobotTopics:
         for spec in self._specs:
             self._add(node, spec.topic, message_type(spec.type), sensing(False))
         for target in contract.targets:
-            self._add(node, target.topic, PoseStamped, COMMANDS)
+            self._add(node, target.topic, message_type(target.type), COMMANDS)
             if target.visibility:
                 self._add(node, target.visibility, Float64, COMMANDS)
         for topic in (contract.episode, contract.reward):
@@ -77,7 +77,8 @@ class RobotTopics:
         for target in self._contract.targets:
             message = self._stamped(target.topic, stamp_ns)
             message.header.frame_id = self._contract.frame
-            message.pose.orientation.w = 1.0
+            if hasattr(message, "pose"):
+                message.pose.orientation.w = 1.0
             for path, value in zip(target.fields, info[target.name], strict=True):
                 messages.write_field(message, path, float(value))
             self._send(target.topic, message)

@@ -4,7 +4,7 @@ from typing import Any
 import pytest
 
 pytest.importorskip("rclpy")
-pytestmark = [pytest.mark.ros, pytest.mark.filterwarnings("ignore:module .sre_:DeprecationWarning")]
+pytestmark = [pytest.mark.ros, pytest.mark.filterwarnings("ignore::DeprecationWarning")]  # of rclpy's own
 
 
 def spin(executor: Any, deadline: float) -> None:

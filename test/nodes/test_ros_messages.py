@@ -38,7 +38,10 @@ def belief(particles: int = 3) -> Belief:
         surprise=1.25,
         prior_entropy=2.5,
         posterior_entropy=0.5,
-        targets={"package": TargetBelief(normal(particles, 2), np.abs(normal(particles, 2)))},
+        targets={
+            target.name: TargetBelief(normal(particles, target.dim), np.abs(normal(particles, target.dim)))
+            for target in CONTRACT.targets
+        },
         reward=normal(particles),
         continue_=normal(particles),
         presence={"camera": True, "odom": False, "joints": True},
