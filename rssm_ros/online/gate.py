@@ -25,6 +25,7 @@ from rssm_ros.online.limits import Limits, Vector
 RUN, SLOW, HOLD, STOP, ESTOP = "run", "slow", "hold", "stop", "estop"
 MODES = (RUN, SLOW, HOLD, STOP, ESTOP)  # in order of severity
 _LATCHED = (STOP, ESTOP)
+UNMEASURED = "waiting for the measured state"  # nothing is sent: any value could move a joint
 
 
 @dataclass(frozen=True)
@@ -144,7 +145,9 @@ class Gate:
         self.counters["reset"] += 1
 
     def final(self) -> Decision:
-        """The last thing to send before the process ends: the safe action itself."""
+        """The last thing to send before the process ends: the safe action itself, where it is known."""
+        if not self._grounded:
+            return Decision(self.applied, self.mode, UNMEASURED, send=False)
         self._applied = self.limits.safe(self._measured, self._applied)
         return Decision(self.applied, self.mode, "shutting down")
 
@@ -214,6 +217,8 @@ class Gate:
 
     def _trouble(self, now: float) -> str:
         health = self._health
+        if not self._grounded:
+            return UNMEASURED
         if now - health.command > self._command_timeout:
             return "no command" if math.isfinite(health.command) else "waiting for the first command"
         if now - health.belief > self._belief_timeout:
@@ -250,8 +255,6 @@ class Gate:
         return self._sent_at > -math.inf or all(name in self._measured for name in holds)
 
     def _stepped(self, wanted: Vector, elapsed: float) -> Vector:
-        if not self._grounded:
-            return np.clip(wanted, self.limits.low, self.limits.high)
         if self.mode == SLOW:  # speeds are scaled, positions approached more slowly
             factor = self.settings.slow_factor
             slower = self.limits.step(self._applied, wanted, factor * elapsed)
@@ -259,8 +262,8 @@ class Gate:
         return self.limits.step(self._applied, wanted, elapsed)
 
     def _safe_decision(self, now: float, elapsed: float) -> Decision:
-        if not self._grounded:  # any value sent now could move a joint
-            return Decision(self.applied, self.mode, "waiting for the measured state", send=False)
+        if not self._grounded:
+            return Decision(self.applied, self.mode, UNMEASURED, send=False)
         if self._safe is None:
             self._safe = self.limits.safe(self._measured, self._applied)
         gentle = self.limits.step(self._applied, self._safe, elapsed)

@@ -261,3 +261,20 @@ def test_timeouts_follow_the_contract_and_can_be_set():
     slow = replace(CONTRACT, actions=tuple(replace(a, timeout=2.0) for a in CONTRACT.actions))
     assert Gate(slow)._command_timeout == pytest.approx(1.0)
     assert Gate(CONTRACT, GateSettings(command_timeout=0.7))._command_timeout == 0.7
+
+
+def test_nothing_is_ever_sent_to_a_robot_whose_joints_were_never_measured():
+    robot = Robot(measured=False)
+    decisions = [robot.step(np.ones(6)) for _ in range(30)]
+    decisions += [robot.gate.watchdog(robot.now + 1), robot.gate.estop(robot.now + 1), robot.gate.final()]
+    assert not any(decision.send for decision in decisions)
+    assert "measured state" in decisions[-1].reason
+    late = Robot(measured=False)
+    for _ in range(30):
+        late.step(np.ones(6))
+    late.gate.measured("arm", HOME)
+    _check(late.step(np.ones(6)), np.concatenate([[0.0, 0.0], HOME]))
+
+
+def test_final_moves_nothing_before_the_joints_are_known():
+    assert Gate(CONTRACT).final().send is False
