@@ -86,9 +86,9 @@ class GateNode(ManagedNode):
         self.create_subscription(JointState, "planner_node/command/channels", keep(COMMAND), COMMANDS)
 
     def start(self) -> None:
-        """Nothing is sent until the robot's joints are known or a command comes."""
+        """Nothing is sent until the robot's joints are known. An emergency stop outlives a pause."""
         self._inbox.clear()
-        self.gate.reset()
+        self.gate.restart()
 
     def stop(self) -> None:
         """The safe action is the last thing sent."""
@@ -176,9 +176,13 @@ class GateNode(ManagedNode):
             )
 
     def _on_estop(self, _: Any, response: Any) -> Any:
+        decision = self.gate.estop(self.now())  # latched in any case, for whoever activates this node next
         if self.running:
-            self._publish(self.gate.estop(self.now()), 0)
-        response.success, response.message = self.running, "stopped; ~/reset lets it run again"
+            self._publish(decision, 0)
+            told = "stopped; ~/reset lets it run again"
+        else:
+            told = "latched, but nothing was sent: this node is not active"
+        response.success, response.message = self.running, told
         return response
 
     def _on_reset(self, _: Any, response: Any) -> Any:

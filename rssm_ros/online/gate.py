@@ -144,6 +144,16 @@ class Gate:
         self._clear()
         self.counters["reset"] += 1
 
+    def restart(self) -> None:
+        """Listens anew after a pause, in which the robot may have been moved: everything must be heard again,
+        but what was latched stays latched."""
+        mode, reason = self.mode, self.reason
+        self._clear()
+        self._measured, self._sent_at = {}, -math.inf
+        self._applied = self.limits.safe(None, np.zeros(self.contract.action_dim))
+        if mode in _LATCHED:
+            self.mode, self.reason = mode, reason
+
     def final(self) -> Decision:
         """The last thing to send before the process ends: the safe action itself, where it is known."""
         if not self._grounded:

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from rssm_ros.evaluation.trace import read_trace
+from rssm_ros.online.gate import MODES
 
 pytest.importorskip("rclpy")
 pytestmark = [pytest.mark.ros, pytest.mark.filterwarnings("ignore:module .sre_:DeprecationWarning")]
@@ -90,7 +91,7 @@ def nodes(tmp_path: Path) -> Iterator[list["subprocess.Popen[bytes]"]]:
             stderr=(tmp_path / f"{name}.log").open("wb"),
         )
         for name, extra in (
-            ("gate_node", ["-p", "use_sim_time:=true"]),
+            ("gate_node", ["-p", "use_sim_time:=true", *traced]),
             ("sim_node", traced),
         )
     ]
@@ -101,6 +102,8 @@ def nodes(tmp_path: Path) -> Iterator[list["subprocess.Popen[bytes]"]]:
 
 
 def test_robot_and_gate(listener: Listener, nodes: Any, tmp_path: Path) -> None:
+    from lifecycle_msgs.msg import Transition
+    from lifecycle_msgs.srv import ChangeState
     from std_srvs.srv import SetBool, Trigger
 
     listener.until(lambda: len(listener.stamps("odom")) > 5)
@@ -130,5 +133,23 @@ def test_robot_and_gate(listener: Listener, nodes: Any, tmp_path: Path) -> None:
     # The gate holds the measured joints while nobody commands; its emergency stop answers.
     listener.until(lambda: len(listener.applied) > 5)
     assert listener.applied[-1][:2] == [0.0, 0.0] and max(map(abs, listener.applied[-1][2:])) > 0.3
+    assert gate_mode(tmp_path) == "hold"
     assert listener.call(Trigger, "gate_node/estop").success
+    listener.until(lambda: gate_mode(tmp_path) == "estop")
+
+    # It latches: neither time nor a pause of the gate ends it, only the reset; nothing moves meanwhile.
+    for transition in (Transition.TRANSITION_DEACTIVATE, Transition.TRANSITION_ACTIVATE):
+        request = {"transition": Transition(id=transition)}
+        assert listener.call(ChangeState, "gate_node/change_state", **request).success
+    before = len(listener.applied)
+    listener.until(lambda: len(listener.applied) > before + 10)
+    assert gate_mode(tmp_path) == "estop"
+    for applied in listener.applied[before:]:
+        assert applied == pytest.approx(listener.applied[before], abs=0.02) and applied[:2] == [0.0, 0.0]
     assert listener.call(Trigger, "gate_node/reset").success
+    listener.until(lambda: gate_mode(tmp_path) == "hold")
+
+
+def gate_mode(folder: Path) -> str:
+    """The mode in which the gate last sent something."""
+    return MODES[int(read_trace(folder / "gate.trace")["mode"][-1])]

@@ -210,7 +210,7 @@ EVENTS = st.lists(
         ),
         st.builds(dict, kind=st.just("good"), count=st.integers(1, 15)),
         st.builds(dict, kind=st.just("pause"), seconds=st.floats(0, 0.4)),
-        st.builds(dict, kind=st.sampled_from(["estop", "reset"])),
+        st.builds(dict, kind=st.sampled_from(["estop", "reset", "restart"])),
     ),
     max_size=40,
 )
@@ -237,8 +237,10 @@ def test_whatever_happens_commands_stay_within_limits_and_latches_hold(events):
             robot.now += event["seconds"]
             decisions = [gate.watchdog(robot.now)]
         elif event["kind"] == "estop":
-            gate.estop(robot.now)
-            assert (gate.applied[:2] == 0).all()
+            if gate.estop(robot.now).send:
+                assert (gate.applied[:2] == 0).all()
+        elif event["kind"] == "restart":
+            gate.restart()
         else:
             gate.reset()
             latched = None
@@ -278,3 +280,32 @@ def test_nothing_is_ever_sent_to_a_robot_whose_joints_were_never_measured():
 
 def test_final_moves_nothing_before_the_joints_are_known():
     assert Gate(CONTRACT).final().send is False
+
+
+@pytest.mark.parametrize("latched", [ESTOP, STOP])
+def test_a_restart_keeps_what_was_latched(latched):
+    robot = Robot().run()
+    if latched == ESTOP:
+        robot.gate.estop(robot.now)
+    else:
+        while robot.step(surprise=9.0).mode != STOP:
+            pass
+    reason = robot.gate.reason
+    robot.gate.restart()
+    assert (robot.gate.mode, robot.gate.reason) == (latched, reason)
+    robot.gate.measured("arm", HOME)
+    assert {robot.step().mode for _ in range(30)} == {latched}
+    robot.gate.reset()
+    robot.run()
+
+
+def test_a_restart_needs_everything_anew_and_goes_on_from_where_the_robot_is():
+    robot = Robot().run()
+    for _ in range(20):
+        robot.step(np.full(6, 0.3))
+    robot.gate.restart()
+    assert robot.gate.mode == HOLD and not robot.gate.watchdog(robot.now + 1).send
+    moved = HOME + 0.1  # by hand, meanwhile
+    robot.gate.measured("arm", moved)
+    np.testing.assert_allclose(robot.step(np.ones(6)).si, [0, 0, *moved])
+    robot.run()
