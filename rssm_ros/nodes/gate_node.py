@@ -151,7 +151,7 @@ class GateNode(ManagedNode):
             self.get_logger().info(text)
         if not decision.send:
             return
-        stamp = max(self.get_clock().now().nanoseconds, answers + 1)
+        stamp = self.gate.stamp(self.get_clock().now().nanoseconds, answers)
         for action in self.contract.actions:
             command = message_type(action.type)()
             messages.fill_command(

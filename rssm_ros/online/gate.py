@@ -83,6 +83,7 @@ class Gate:
         self._measured: dict[str, Vector] = {}
         self._applied = self.limits.safe(None, np.zeros(contract.action_dim))
         self._sent_at = -math.inf
+        self._clock_ns = self._stamp_ns = 0
         self._clear()
 
     def _clear(self) -> None:
@@ -99,6 +100,15 @@ class Gate:
     def applied(self) -> Vector:
         """The command that stands, SI [A]."""
         return self._applied.copy()
+
+    def stamp(self, now_ns: int, answers_ns: int = 0) -> int:
+        """The stamp (ns) of what is sent now, at ROS time now_ns: after the stamp that it answers, and after
+        everything sent before, as /clock stands still for 10 ms and more and the order must be told."""
+        if now_ns < self._clock_ns:  # time went back: a new run of a simulation or a bag
+            self._stamp_ns = 0
+        self._clock_ns = now_ns
+        self._stamp_ns = max(now_ns, answers_ns + 1, self._stamp_ns + 1)
+        return self._stamp_ns
 
     # What the gate hears
 

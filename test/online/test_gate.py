@@ -309,3 +309,15 @@ def test_a_restart_needs_everything_anew_and_goes_on_from_where_the_robot_is():
     robot.gate.measured("arm", moved)
     np.testing.assert_allclose(robot.step(np.ones(6)).si, [0, 0, *moved])
     robot.run()
+
+
+def test_stamps_rise_under_a_clock_that_stands_still():
+    gate = Gate(CONTRACT)
+    now = 21 * TICK
+    stamps = [gate.stamp(now), gate.stamp(now, 21 * TICK), gate.stamp(now, 20 * TICK), gate.stamp(now)]
+    assert stamps == [now, now + 1, now + 2, now + 3]
+    gate.reset()
+    gate.restart()
+    assert gate.stamp(now) == now + 4
+    assert gate.stamp(now + 10_000_000) == now + 10_000_000
+    assert gate.stamp(20 * TICK) == 20 * TICK  # the simulation began anew
