@@ -130,7 +130,12 @@ class GateNode(ManagedNode):
             record = messages.read_belief(message)[0]
             surprise, threshold = float(record["surprise"]), float(record["surprise_threshold"])
             stamp = messages.stamp_ns(message.header.stamp)
-            self.gate.belief_health(stamp, surprise, threshold, bool(record["lost"]), now)
+            names = [spec.name for spec in self.contract.observations]
+            if len(names) != len(record["age"]):
+                told = f"the belief is not one of contract {self.contract.name!r}; restart filter and gate"
+                raise messages.MessageError(told, "shape")
+            ages = dict(zip(names, record["age"].tolist()))
+            self.gate.belief_health(stamp, surprise, threshold, bool(record["lost"]), now, ages)
         elif isinstance(message, bytes):
             self.gate.observation(kind, messages.cdr_stamp_ns(message), now)
         else:

@@ -13,6 +13,7 @@ dies, and that is when the gate must act. Stamps are ns of ROS time and only say
 
 import math
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -61,6 +62,7 @@ class _Health:
     belief: float = -math.inf
     observations: dict[str, float] = field(default_factory=dict)
     lost: bool = False
+    unseen: str = ""  # a modality that the belief has not seen for longer than it may be stale
     surprised: int = 0  # ticks in a row above the threshold
 
 
@@ -77,6 +79,7 @@ class Gate:
         )
         self._belief_timeout = half if self.settings.belief_timeout is None else self.settings.belief_timeout
         self._stale = {spec.name: spec.stale for spec in contract.observations}
+        self._stale_ticks = {name: stale / contract.dt + 1e-6 for name, stale in self._stale.items()}
         self._late_ns = int(max(self._stale.values()) * SECOND)
         self._speedlike = np.array([a.safe == "zero" for a in contract.actions for _ in range(a.dim)])
         self._slices = contract.action_slices()
@@ -132,14 +135,28 @@ class Gate:
             self._applied[part] = np.clip(array, self.limits.low[part], self.limits.high[part])
             self._safe = None
 
-    def belief_health(self, stamp_ns: int, surprise: float, threshold: float, lost: bool, now: float) -> None:
+    def belief_health(
+        self,
+        stamp_ns: int,
+        surprise: float,
+        threshold: float,
+        lost: bool,
+        now: float,
+        ages: Mapping[str, float] | None = None,
+    ) -> None:
         """One belief arrived. Surprise NaN: nothing seen, says nothing; threshold NaN or inf: not
-        calibrated."""
+        calibrated.
+
+        ages: ticks since the belief saw each modality, negative for never. A stream whose messages arrive
+        but are all refused (encoding, shape, NaN) is noticed here only.
+        """
         if self._belief_stamp is not None and stamp_ns <= self._belief_stamp:
             self.counters["old_belief"] += 1
             return
         self._belief_stamp = stamp_ns
         self._health.belief, self._health.lost = now, lost
+        old = (name for name, age in (ages or {}).items() if age < 0 or age > self._stale_ticks[name])
+        self._health.unseen = next(old, "")
         if math.isfinite(surprise) and not math.isnan(threshold):
             self._health.surprised = self._health.surprised + 1 if surprise > threshold else 0
 
@@ -249,6 +266,8 @@ class Gate:
             for name, stale in self._stale.items():
                 if now - health.observations.get(name, -math.inf) > stale:
                     return f"no new {name}"
+            if health.unseen:
+                return f"the belief has not seen {health.unseen}"
         return ""
 
     def _healthy_now(self, now: float) -> bool:

@@ -27,7 +27,7 @@ class Robot:
         if measured:
             self.gate.measured("arm", HOME)
 
-    def step(self, si=None, *, skip=(), surprise=1.0, threshold=5.0, lost=False) -> Decision:
+    def step(self, si=None, *, skip=(), surprise=1.0, threshold=5.0, lost=False, ages=None) -> Decision:
         self.now += 0.05
         self.tick += 1
         stamp = self.tick * TICK
@@ -35,7 +35,7 @@ class Robot:
             if spec.name not in skip:
                 self.gate.observation(spec.name, stamp, self.now)
         if "belief" not in skip:
-            self.gate.belief_health(stamp, surprise, threshold, lost, self.now)
+            self.gate.belief_health(stamp, surprise, threshold, lost, self.now, ages)
         if "command" not in skip:
             return self.gate.command(stamp, np.zeros(6) if si is None else si, self.now + 0.005)
         return self.gate.watchdog(self.now + 0.005)
@@ -321,3 +321,16 @@ def test_stamps_rise_under_a_clock_that_stands_still():
     assert gate.stamp(now) == now + 4
     assert gate.stamp(now + 10_000_000) == now + 10_000_000
     assert gate.stamp(20 * TICK) == 20 * TICK  # the simulation began anew
+
+
+@pytest.mark.parametrize("age", [4, -1])
+def test_a_camera_whose_frames_never_reach_the_belief_holds_the_robot(age):
+    """Headers arrive, but every frame is refused for its encoding or its shape."""
+    robot = Robot().run()
+    assert robot.step(ages={"camera": 3, "odom": 0, "joints": 0}).mode == RUN  # 0.15 s: not yet too old
+    decision = robot.step(ages={"camera": age, "odom": 0, "joints": 0})
+    assert (decision.mode, decision.reason) == (HOLD, "the belief has not seen camera")
+    good = [robot.step(ages={"camera": 0, "odom": 0, "joints": 0}).mode for _ in range(10)]
+    assert good == [HOLD] * 9 + [RUN]
+    careless = Robot(GateSettings(watch_observations=False)).run()
+    assert careless.step(ages={"camera": age}).mode == RUN
