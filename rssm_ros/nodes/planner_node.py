@@ -101,7 +101,8 @@ class PlannerNode(ManagedNode):
         """Where the first target goes if this is carried out, after the command is on its way."""
         every = int(self.value("imagine_every"))
         path = None
-        if self._target is not None and every and belief.tick % every == 0:
+        answered_tick = belief.tick - self.contract.actuation_delay
+        if self._target is not None and every and answered_tick % every == 0:
             path = self._imagined_path(belief, plan)
             if self._path.get_subscription_count():
                 self._path.publish(self._path_message(path, belief))
