@@ -18,6 +18,9 @@ from rssm_ros import paths
 
 IMAGE_TYPES = ("sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage")
 JOINT_STATE = "sensor_msgs/msg/JointState"
+# The share of a target that can be seen: hidden at most, visible at least; partly seen in between. A baseline
+# that needs to see is told whatever is not hidden.
+HIDDEN, VISIBLE = 0.05, 0.5
 Vector = npt.NDArray[np.float64]
 
 

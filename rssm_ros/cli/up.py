@@ -18,7 +18,7 @@ from rich.table import Table
 from rich.text import Text
 
 from rssm_ros.bundle import BundleError, load_bundle
-from rssm_ros.contract import Contract, find_contract
+from rssm_ros.contract import HIDDEN, Contract, find_contract
 from rssm_ros.evaluation import summary as summaries
 from rssm_ros.nodes.graph import PLANNERS, GraphOptions, manipulator_graph
 from rssm_ros.nodes.processes import NodeProcess, child_environment, end_all
@@ -236,7 +236,7 @@ def _line(status: Any, score: tuple[int, ...], options: GraphOptions) -> Text:
     line.append(f"sorted {done}  missed {missed}  wrong {wrong}  ", "bold")
     if seen != seen:
         line.append("no package     ", "dim")
-    elif seen <= summaries.HIDDEN:
+    elif seen <= HIDDEN:
         line.append("hidden         ", "bold yellow")
     else:
         line.append(f"visible {seen:4.0%}   ", "green")

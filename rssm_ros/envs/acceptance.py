@@ -17,7 +17,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-HIDDEN = 0.05  # visible share at or below which a package is hidden
+from rssm_ros.contract import HIDDEN
+
 ROWS = ("expert", "belt_informed", "constant_velocity", "hold_last", "memoryless", "random", "random_smooth")
 
 

@@ -11,13 +11,12 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from rssm_ros.contract import find_contract
+from rssm_ros.contract import HIDDEN, find_contract
 from rssm_ros.envs.cell import BELT_END, Truth
 from rssm_ros.envs.expert import expert_command
 from rssm_ros.online.limits import Limits
 
 Action = npt.NDArray[np.float32]
-SEEN = 0.05  # visible share above which a package counts as seen
 PADDLE_REACH = 0.12  # m: a package this near in x is pushed by the paddle
 CONTACT = 0.047  # m from the paddle's face to the centre of what it pushes
 GONE = 0.20  # m: a believed package this far across has left the belt
@@ -83,7 +82,7 @@ class Memoryless:
 
     def update(self, truth: Truth, visibility: float) -> Truth:
         """The package when seen."""
-        return truth if truth.package is None or visibility > SEEN else replace(truth, package=None)
+        return truth if truth.package is None or visibility > HIDDEN else replace(truth, package=None)
 
 
 class DeadReckoning:
@@ -107,7 +106,7 @@ class DeadReckoning:
 
     def update(self, truth: Truth, visibility: float) -> Truth:
         """See the class."""
-        if truth.package is not None and visibility > SEEN:
+        if truth.package is not None and visibility > HIDDEN:
             self._look(truth, truth.package)
             return truth
         self._trail.clear()

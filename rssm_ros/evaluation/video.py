@@ -18,8 +18,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from rssm_ros.contract import HIDDEN
 from rssm_ros.evaluation.projection import Pinhole, ellipse, pinhole, to_world
-from rssm_ros.evaluation.summary import HIDDEN, Run, aligned_beliefs, load_run
+from rssm_ros.evaluation.summary import Run, aligned_beliefs, load_run
 from rssm_ros.evaluation.trace import Records, TraceError, read_trace
 
 Image = npt.NDArray[np.uint8]
@@ -27,6 +28,7 @@ WIDTH, HEIGHT = 640, 480  # of the spectator's view
 ROBOT = 480  # pixels a side of the enlarged robot camera
 STRIP = 80  # height of the timeline
 PACKAGE_TOP = 0.39  # m above the floor: where packages ride
+PATH_AGE = 3  # ticks that an imagined path stays in the picture
 SPAN = 0.30  # m: full height of the error curve
 BACK, INK, DIM = (24, 26, 30), (236, 236, 236), (120, 124, 132)
 SEEN, UNSEEN, TRUTH = (88, 200, 120), (255, 154, 60), (255, 255, 255)
@@ -91,13 +93,16 @@ def _plans(traces: Path) -> Records | None:
 
 
 def _frames(run: Run, plans: Records | None, step: int) -> Iterator[Frame]:
-    paths = {} if plans is None else {int(plan["stamp_ns"]): plan["path"] for plan in plans}
+    imagining = () if plans is None else (plan for plan in plans if np.isfinite(plan["path"]).all())
+    paths = {int(plan["stamp_ns"]): np.asarray(plan["path"], np.float64) for plan in imagining}
     covariances = {int(item["stamp_ns"]): item["covariance"] for item in run.filter}
     means, _ = aligned_beliefs(run)
     error = np.linalg.norm(means - run.sim["package"], axis=1)
     for index in range(0, len(run.sim), step):
         record = run.sim[index]
         stamp = int(record["stamp_ns"])
+        imagined = (paths.get(int(run.sim["stamp_ns"][max(0, index - back)])) for back in range(PATH_AGE))
+        path = next((each for each in imagined if each is not None), np.zeros((0, 2)))
         hidden = bool(record["visibility"] <= HIDDEN)
         _, done, wrong, missed = (int(value) for value in record["score"])
         present = bool(np.isfinite(record["package"]).all())
@@ -110,7 +115,7 @@ def _frames(run: Run, plans: Records | None, step: int) -> Iterator[Frame]:
             truth=np.asarray(record["package"], np.float64),
             mean=means[index],
             covariance=np.asarray(covariances.get(stamp, np.full((2, 2), np.nan)), np.float64),
-            path=np.asarray(paths.get(stamp, np.zeros((0, 2))), np.float64),
+            path=path,
             hidden=hidden,
             caption=(
                 f"{index * run.dt:5.1f} s   sorted {done}   missed {missed}   wrong {wrong}",

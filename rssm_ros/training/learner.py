@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from rssm_ros.behavior import Actor, Critic, ReturnRange, lambda_returns
 from rssm_ros.behavior.actor import entropy as normal_entropy
 from rssm_ros.behavior.actor import imitation_loss, log_probability
+from rssm_ros.contract import VISIBLE
 from rssm_ros.training.options import Options
 from rssm_ros.training.replay import Batch
 from rssm_ros.world_model import Beliefs, Signals, Sizes, State, WorldModel, losses
@@ -170,7 +171,7 @@ class Learner(nn.Module):
             add(f"target_{name}_prior", scales.target_prior, loss.mean() / share)
             if scales.perception and name in self.perception:
                 image = wm.signals.images[0][0]
-                seen = known & (batch[f"visibility_{name}"] >= 0.5) & presence[image]
+                seen = known & (batch[f"visibility_{name}"] >= VISIBLE) & presence[image]
                 goal = torch.where(seen.unsqueeze(-1), module.normalise(label), label.new_zeros(()))
                 reader = self.perception[name]
                 assert isinstance(reader, Perception)

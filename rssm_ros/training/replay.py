@@ -22,6 +22,7 @@ import torch
 from tensordict import MemoryMappedTensor, TensorDict
 from torch import Tensor
 
+from rssm_ros.contract import HIDDEN
 from rssm_ros.training.errors import TrainingError
 from rssm_ros.world_model import Signals
 
@@ -207,5 +208,5 @@ class Replay:
                 f"target {name} has no label in any tick; drop it from the contract or collect again"
             )
         known = values[labelled]
-        hidden = values[labelled & (visibility <= 0.05)]
+        hidden = values[labelled & (visibility <= HIDDEN)]
         return known.mean(0), known.std(0).clamp(min=1e-3), (hidden if len(hidden) else known).mean(0)
