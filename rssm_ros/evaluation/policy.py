@@ -15,9 +15,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from rssm_ros.evaluation.baselines import HIDDEN, VISIBLE, climatology, hold_last
+from rssm_ros.contract import HIDDEN, VISIBLE
 from rssm_ros.evaluation.errors import EvaluationError
 from rssm_ros.evaluation.statistics import estimate, mean, ratio, root_ratio
+from rssm_ros.online.baselines import climatology, hold_last
 
 BUNDLE = "bundle"
 REFERENCES = ("expert", "constant_velocity", "memoryless", "random")

@@ -21,10 +21,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from rssm_ros.contract import HIDDEN, VISIBLE
 from rssm_ros.evaluation.trace import Records, TraceError, read_trace
+from rssm_ros.online.baselines import hold_last
 
 Vector = npt.NDArray[np.float64]
-VISIBLE, HIDDEN = 0.5, 0.05
 ENOUGH_HIDDEN = 20  # ticks below which nothing is said about hidden packages
 MILLI = 1e-6  # ns -> ms
 KEYS = (
@@ -118,7 +119,8 @@ def belief_errors(run: Run) -> dict[str, Any]:
     visible = present & (run.sim["visibility"] >= VISIBLE)
     believed, missing = aligned_beliefs(run)
     distance = np.linalg.norm(believed - truth, axis=1)
-    held = np.linalg.norm(hold_last(run) - truth, axis=1)
+    visibility, odometry, reset = (run.sim[name] for name in ("visibility", "odom", "reset"))
+    held = np.linalg.norm(hold_last(truth, visibility, odometry, run.dt, reset) - truth, axis=1)
     guess = truth[hidden].mean(axis=0) if hidden.any() else np.full(2, np.nan)
     return {
         "belief_error_m": {"visible": rms(distance[visible]), "hidden": rms(distance[hidden])},
@@ -139,24 +141,6 @@ def aligned_beliefs(run: Run) -> tuple[Vector, int]:
         last = last if found is None else np.asarray(found, np.float64)
         rows.append(last)
     return np.array(rows, np.float64).reshape(-1, 2), missing
-
-
-def hold_last(run: Run) -> Vector:
-    """Where the package was when last not hidden, moved by odometry into the base's present frame, [T, 2]."""
-    rows = np.full((len(run.sim), 2), np.nan)
-    held = np.full(2, np.nan)
-    for index, record in enumerate(run.sim):
-        if record["reset"]:
-            held = np.full(2, np.nan)
-        forward, turn = (float(value) * run.dt for value in record["odom"])
-        heading = 0.5 * turn  # the chord of the arc driven in this tick
-        moved = held - np.array([forward * math.cos(heading), forward * math.sin(heading)])
-        c, s = math.cos(turn), math.sin(turn)
-        held = np.array([c * moved[0] + s * moved[1], -s * moved[0] + c * moved[1]])
-        if record["visibility"] > HIDDEN:
-            held = np.asarray(record["package"], np.float64)
-        rows[index] = held
-    return rows
 
 
 def rms(values: npt.ArrayLike) -> float | None:

@@ -10,16 +10,17 @@ import torch
 from tensordict import TensorDict
 from torch import Tensor
 
+from rssm_ros.contract import HIDDEN, VISIBLE
+from rssm_ros.online.baselines import hold_last
 from rssm_ros.training.learner import Learner
 from rssm_ros.world_model import State, losses
 from rssm_ros.world_model.categorical import categorical_kl, sample_categorical
 
-VISIBLE, HIDDEN = 0.5, 0.05
 CHUNK = 40  # ticks per call, to bound memory
 
 
 class Rows(NamedTuple):
-    """The first ticks of some held-out episodes: {array: [R, T, ...]}."""
+    """The first ticks of some held-out episodes: {array: [R, T, ...]}, on the CPU."""
 
     data: dict[str, Tensor]
     ticks: int
@@ -47,9 +48,13 @@ def validate(
     """Figures of a `particles`-fold filter over held-out rows.
 
     Target errors are RMSE of the particle mean in the contract's units; `_one` is particle 0 alone.
-    `constant` is the training data's mean label per target ("climatology").
+    `constant` is the training data's mean label per target ("climatology"), on the CPU.
+
+    Rows, noise and figures stay on the CPU, so that they are the same on every device; the model's inputs go
+    to the learner's own device, a chunk at a time.
     """
     data, wm = rows.data, learner.world_model
+    device = next(learner.parameters()).device
     count = len(data["is_first"])
     presence = {name: data[f"present_{name}"] for name in wm.signals.modalities}
     noise = torch.Generator().manual_seed(12345)
@@ -59,25 +64,27 @@ def validate(
     acts, kls, images = [], [], []
     for at in range(0, rows.ticks, CHUNK):
         part = slice(at, at + CHUNK)
-        here = {name: value[:, part] for name, value in presence.items()}
-        tokens = wm.tokens({name: data[name][:, part] for name in here}, here)
+        here = {name: value[:, part].to(device) for name, value in presence.items()}
+        tokens = wm.tokens({name: data[name][:, part].to(device) for name in here}, here)
         evidence = wm.rssm.evidence(tokens, here).repeat_interleave(particles, 0)
         something = wm.rssm.anything(here).repeat_interleave(particles, 0)
-        action, first = (data[k][:, part].repeat_interleave(particles, 0) for k in ("action", "is_first"))
-        uniform = torch.rand(*first.shape, wm.sizes.stoch, generator=noise)
+        action, first = (
+            data[k][:, part].to(device).repeat_interleave(particles, 0) for k in ("action", "is_first")
+        )
+        uniform = torch.rand(*first.shape, wm.sizes.stoch, generator=noise).to(device)
         beliefs = wm.filter(evidence, something, action, first, uniform, state)
         state = State(beliefs.deter[:, -1], beliefs.stoch[:, -1])
         for name, (mean, std) in wm.targets(beliefs.features).items():
-            means[name].append(mean.reshape(count, particles, *mean.shape[1:]))
-            stds[name].append(std.reshape(count, particles, *std.shape[1:]))
-        draw = torch.rand(uniform.shape, generator=noise)
+            means[name].append(mean.reshape(count, particles, *mean.shape[1:]).cpu())
+            stds[name].append(std.reshape(count, particles, *std.shape[1:]).cpu())
+        draw = torch.rand(uniform.shape, generator=noise).to(device)
         ahead = State(beliefs.deter, sample_categorical(beliefs.prior, draw)).features
-        act = learner.actor(ahead)[0]
+        act = learner.actor(ahead)[0].cpu()
         acts.append(act.reshape(count, particles, *act.shape[1:]).mean(1))
-        kls.append(categorical_kl(beliefs.posterior, beliefs.prior).mean())
+        kls.append(categorical_kl(beliefs.posterior, beliefs.prior).mean().cpu())
         for name, image in wm.decode(beliefs.features[::particles, ::8]).items():
-            error = losses.image_loss(image, data[name][:, part][:, ::8])
-            images.append(error[here[name][:, ::8]].mean())
+            error = losses.image_loss(image.cpu(), data[name][:, part][:, ::8])
+            images.append(error[presence[name][:, part][:, ::8]].mean())
     figures = {
         "kl": float(torch.stack(kls).mean()),
         "image": float(torch.stack(images).mean()) if images else 0.0,
@@ -112,12 +119,12 @@ def _target(
     truth, visibility = data[f"target_{name}"], data[f"visibility_{name}"]
     known = ~torch.isnan(truth).any(-1)
     groups = {"visible": known & (visibility >= VISIBLE), "hidden": known & (visibility <= HIDDEN)}
-    held = torch.from_numpy(hold_last(truth.numpy(), visibility.numpy(), data, constant.numpy(), dt))
+    held = _hold_last(name, data, constant, dt)
     guesses = {
         "": mean.mean(1),
         "_one": mean[:, 0],
-        "_hold": held,
         "_constant": constant.expand_as(truth),
+        **({} if held is None else {"_hold": held}),
     }
     figures: dict[str, float] = {}
     for group, mask in groups.items():
@@ -135,26 +142,15 @@ def _target(
     return figures
 
 
-def hold_last(
-    truth: np.ndarray, visibility: np.ndarray, data: dict[str, Tensor], constant: np.ndarray, dt: float
-) -> np.ndarray:
-    """The last visible label, carried along with odometry (v, omega) where there is some; [R, T, d].
+def _hold_last(name: str, data: dict[str, Tensor], constant: Tensor, dt: float) -> Tensor | None:
+    """`online.baselines.hold_last` per row, [R, T, 2], and the constant guess until something was seen.
 
-    Before anything was seen, and where the label's object changed, the constant guess.
+    None where the data have no odometry, or the target is no position.
     """
-    odometry = data["odom"].numpy() if "odom" in data and data["odom"].shape[-1] == 2 else None
-    guess = np.broadcast_to(constant, truth.shape).copy()
-    for row in range(len(truth)):
-        last = constant.copy()
-        for t in range(truth.shape[1]):
-            if np.isnan(truth[row, t]).any() or data["is_first"][row, t]:
-                last = constant.copy()  # the object is gone
-            elif odometry is not None and truth.shape[-1] == 2:
-                forward, turn = odometry[row, t] * dt
-                shifted = last - np.array([forward, 0.0])
-                cos, sin = np.cos(-turn), np.sin(-turn)
-                last = np.array([cos * shifted[0] - sin * shifted[1], sin * shifted[0] + cos * shifted[1]])
-            if visibility[row, t] >= VISIBLE and not np.isnan(truth[row, t]).any():
-                last = truth[row, t].copy()
-            guess[row, t] = last
-    return guess
+    truth = data[f"target_{name}"]
+    if "odom" not in data or data["odom"].shape[-1] != 2 or truth.shape[-1] != 2:
+        return None
+    columns = (truth, data[f"visibility_{name}"], data["odom"], data["is_first"])
+    rows = [hold_last(a, b, c, dt, d) for a, b, c, d in zip(*(column.numpy() for column in columns))]
+    held = torch.from_numpy(np.stack(rows)).to(truth.dtype)
+    return torch.where(torch.isnan(held), constant, held)
