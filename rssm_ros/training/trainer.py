@@ -24,7 +24,7 @@ from rssm_ros.training.optimizer import Optimizer, learning_rate
 from rssm_ros.training.options import Options
 from rssm_ros.training.progress import Reporter
 from rssm_ros.training.replay import Batch, Replay, open_storage
-from rssm_ros.training.validation import Rows, pick_rows, validate
+from rssm_ros.training.validation import pick_rows, validate
 from rssm_ros.world_model import Signals, State, preset
 from rssm_ros.world_model.heads import TargetHead
 
@@ -185,10 +185,7 @@ class Trainer:
     def _validate(self) -> None:
         if self.rows is None:
             return
-        rows: Rows = self.rows
-        if self.device.type != "cpu":
-            rows = Rows({k: v.to(self.device) for k, v in rows.data.items()}, rows.ticks)
-        self.figures = validate(self.learner, rows, PARTICLES, self.constant, self.contract.dt)
+        self.figures = validate(self.learner, self.rows, PARTICLES, self.constant, self.contract.dt)
         self.reporter.validation(self.step, self.figures)
 
     def _save(self) -> Path:

@@ -1,0 +1,60 @@
+"""Validation: what its baselines mean, and that it runs where the model is."""
+
+import numpy as np
+import pytest
+import torch
+
+from rssm_ros.contract import find_contract
+from rssm_ros.training import validation
+from rssm_ros.training.learner import Learner
+from rssm_ros.training.options import options
+from rssm_ros.training.replay import open_storage
+from rssm_ros.world_model import Signals, preset
+
+from . import pretend, synthetic
+
+CONTRACT = find_contract("manipulator")
+SIGNALS = Signals.from_contract(CONTRACT)
+
+
+@pytest.fixture(scope="module")
+def rows(tmp_path_factory):
+    store = open_storage(synthetic.write(tmp_path_factory.mktemp("data"), 3, 30), SIGNALS)
+    return validation.pick_rows(store, 2, 20)
+
+
+def learner() -> Learner:
+    torch.manual_seed(0)
+    return Learner(SIGNALS, preset("debug"), options("debug")).eval()
+
+
+def figures(made: Learner, rows: validation.Rows) -> dict[str, float]:
+    constant = {name: torch.zeros(length) for name, length in SIGNALS.targets}
+    return validation.validate(made, rows, 2, constant, CONTRACT.dt)
+
+
+def test_a_model_on_an_accelerator_gives_the_same_figures(rows):
+    expected = figures(learner(), rows)
+    made = learner()
+    pretend.move(made)
+    with pretend.accelerator():
+        found = figures(made, rows)
+    assert found.keys() == expected.keys() and "package_hidden_hold" in found
+    for name, value in expected.items():
+        assert found[name] == pytest.approx(value, rel=1e-4, nan_ok=True), name
+
+
+def test_hold_last_sees_what_is_partly_visible_and_starts_from_the_constant():
+    """0.06 is not hidden, so it is told; before that the constant; an episode's start forgets."""
+    truth = torch.arange(6.0).reshape(1, 6, 1).expand(1, 6, 2)
+    data = {
+        "target_package": truth,
+        "visibility_package": torch.tensor([[0.05, 0.06, 0.0, 0.0, 0.05, 1.0]]),
+        "odom": torch.zeros(1, 6, 2),
+        "is_first": torch.tensor([[True, False, False, False, True, False]]),
+    }
+    held = validation._hold_last("package", data, torch.tensor([9.0, 9.0]), 0.05)
+    assert held is not None
+    np.testing.assert_array_equal(held[0, :, 0], [9, 1, 1, 1, 9, 5])
+    del data["odom"]
+    assert validation._hold_last("package", data, torch.tensor([9.0, 9.0]), 0.05) is None
