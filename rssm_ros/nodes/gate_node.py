@@ -16,6 +16,7 @@ from rssm_ros.nodes.interfaces import COMMANDS, message_type, sensing
 from rssm_ros.nodes.managed import ManagedNode, Parameter, run
 from rssm_ros.online.gate import MODES, Decision, Gate, GateSettings
 
+DEFAULTS = GateSettings()
 COMMAND, BELIEF = "/command", "/belief"  # what else is in the inbox has a modality's name
 
 
@@ -31,11 +32,19 @@ class GateNode(ManagedNode):
         ),
         Parameter("belief_timeout", 0.0, "s without a new belief; 0: as command_timeout", 0.0, 10.0),
         Parameter(
-            "slow_after", 3, "ticks in a row with too much surprise until the robot slows down", 1, 10000
+            "slow_after",
+            DEFAULTS.slow_after,
+            "ticks in a row with too much surprise until the robot slows down",
+            1,
+            10000,
         ),
-        Parameter("hold_after", 6, "the same until it holds", 1, 10000),
-        Parameter("stop_after", 40, "the same until it stops, to be reset by a person", 1, 10000),
-        Parameter("healthy_ticks", 10, "good commands in a row that end a hold", 1, 10000),
+        Parameter("hold_after", DEFAULTS.hold_after, "the same until it holds", 1, 10000),
+        Parameter(
+            "stop_after", DEFAULTS.stop_after, "the same until it stops, to be reset by a person", 1, 10000
+        ),
+        Parameter(
+            "healthy_ticks", DEFAULTS.healthy_ticks, "good commands in a row that end a hold", 1, 10000
+        ),
         Parameter("best_effort", False, "listen to observations as best effort"),
     )
 

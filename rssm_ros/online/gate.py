@@ -36,9 +36,11 @@ class GateSettings:
     command_timeout: float | None = None  # s; default half of the robot's own shortest
     belief_timeout: float | None = None  # s without a new belief; default the same
     watch_observations: bool = True
-    slow_after: int = 3  # ticks in a row with surprise above its threshold
-    hold_after: int = 6
-    stop_after: int = 40
+    # Ticks in a row with surprise above its threshold. One tick in a thousand is, by calibration, and such
+    # ticks come in runs (a collision, a package that appears): patience is half a second, 2 s and 10 s.
+    slow_after: int = 10
+    hold_after: int = 40
+    stop_after: int = 200
     slow_factor: float = 0.5
     healthy_ticks: int = 10  # good commands in a row that end a slow or a hold
     hold_limit: float = math.inf  # s of uninterrupted hold, once running, that end in a stop

@@ -132,3 +132,15 @@ def test_parameter_file_names_only_what_nodes_have(checkout: Path) -> None:
         known = {parameter.name: parameter for parameter in node.parameters}
         for key, value in content["ros__parameters"].items():
             assert isinstance(value, type(known[key].default)), (name, key)
+
+
+def test_the_gate_s_patience_is_one_set_of_numbers(checkout: Path) -> None:
+    """Node by itself, parameter file and library: the same robot must not stop sooner in one than another."""
+    from rssm_ros.nodes.gate_node import GateNode
+    from rssm_ros.online.gate import GateSettings
+
+    shipped = yaml.safe_load((checkout / "config" / "params" / "manipulator.yaml").read_text())
+    told = shipped["gate_node"]["ros__parameters"]
+    own = {parameter.name: parameter.default for parameter in GateNode.parameters}
+    for name in ("slow_after", "hold_after", "stop_after", "healthy_ticks"):
+        assert told[name] == own[name] == getattr(GateSettings(), name), name

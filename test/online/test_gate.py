@@ -15,6 +15,7 @@ from rssm_ros.online.limits import Limits
 CONTRACT = find_contract("manipulator")
 LIMITS = Limits(CONTRACT)
 TICK = 50_000_000
+IMPATIENT = GateSettings(slow_after=3, hold_after=6, stop_after=40)
 HOME = 0.6 * CONTRACT.low[2:] + 0.4 * CONTRACT.high[2:]
 
 
@@ -140,7 +141,7 @@ def test_hold_keeps_the_arm_where_it_was_when_the_hold_began():
 
 
 def test_surprise_slows_then_holds_then_stops_and_stop_latches():
-    robot = Robot().run()
+    robot = Robot(IMPATIENT).run()
     modes = [robot.step(surprise=9.0).mode for _ in range(40)]
     assert modes == [RUN] * 2 + [SLOW] * 3 + [HOLD] * 34 + [STOP]
     assert [robot.step().mode for _ in range(30)] == [STOP] * 30
@@ -149,7 +150,7 @@ def test_surprise_slows_then_holds_then_stops_and_stop_latches():
 
 
 def test_slow_halves_speed_and_ends_after_ten_good_ticks():
-    robot = Robot().run()
+    robot = Robot(IMPATIENT).run()
     for _ in range(3):
         decision = robot.step(surprise=9.0)
     assert decision.mode == SLOW
@@ -219,7 +220,7 @@ EVENTS = st.lists(
 @settings(max_examples=150, deadline=None)
 @given(EVENTS)
 def test_whatever_happens_commands_stay_within_limits_and_latches_hold(events):
-    robot = Robot()
+    robot = Robot(IMPATIENT)
     gate = robot.gate
     latched = None
     for event in events:
@@ -284,7 +285,7 @@ def test_final_moves_nothing_before_the_joints_are_known():
 
 @pytest.mark.parametrize("latched", [ESTOP, STOP])
 def test_a_restart_keeps_what_was_latched(latched):
-    robot = Robot().run()
+    robot = Robot(IMPATIENT).run()
     if latched == ESTOP:
         robot.gate.estop(robot.now)
     else:
