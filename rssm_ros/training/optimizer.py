@@ -15,41 +15,54 @@ EPSILON = 1e-20
 
 
 class Optimizer:
-    """One for all parameters; every stage is one fused call over the whole list."""
+    """One for all parameters; every stage is one fused call over the whole list.
+
+    A tensor without a gradient is left alone, and its bias corrections count its own updates only: one whose
+    loss begins late starts as if it were new, instead of with steps that are nine times too large.
+    """
 
     def __init__(self, named: Sequence[tuple[str, Tensor]]) -> None:
         self.names = [name for name, _ in named]
         self.parameters = [parameter for _, parameter in named]
         self.square = [torch.zeros_like(p) for p in self.parameters]
         self.momentum = [torch.zeros_like(p) for p in self.parameters]
-        self.count = 0
+        self.counts = [0] * len(self.parameters)
 
     @torch.no_grad()
-    def step(self, gradients: list[Tensor], rate: float) -> Tensor:
+    def step(self, gradients: Sequence[Tensor | None], rate: float) -> Tensor:
         """Apply one update; returns the global norm of the unclipped gradients as a scalar tensor."""
-        self.count += 1
-        gradient_norms = torch._foreach_norm(gradients)
-        ceilings = torch._foreach_norm(self.parameters)
+        assert len(gradients) == len(self.parameters)
+        active = [index for index, gradient in enumerate(gradients) if gradient is not None]
+        for index in active:
+            self.counts[index] += 1
+        counts = [self.counts[index] for index in active]
+        parameters, square, momentum = (
+            [group[index] for index in active] for group in (self.parameters, self.square, self.momentum)
+        )
+        given = [gradient for gradient in gradients if gradient is not None]
+        gradient_norms = torch._foreach_norm(given)
+        ceilings = torch._foreach_norm(parameters)
         torch._foreach_clamp_min_(ceilings, NORM_FLOOR)
         torch._foreach_mul_(ceilings, CLIP)
         # 1 / max(1, |g| / (0.3 max(|p|, 1e-3))) per tensor
         ratios = torch._foreach_div(gradient_norms, ceilings)
         torch._foreach_clamp_min_(ratios, 1.0)
-        updates = torch._foreach_div(gradients, ratios)
-        torch._foreach_mul_(self.square, BETA_SQUARE)
-        torch._foreach_addcmul_(self.square, updates, updates, 1.0 - BETA_SQUARE)
-        scales = torch._foreach_div(self.square, 1.0 - BETA_SQUARE**self.count)
+        updates = torch._foreach_div(given, ratios)
+        torch._foreach_mul_(square, BETA_SQUARE)
+        torch._foreach_addcmul_(square, updates, updates, 1.0 - BETA_SQUARE)
+        scales = torch._foreach_div(square, [1.0 - BETA_SQUARE**count for count in counts])
         torch._foreach_sqrt_(scales)
         torch._foreach_add_(scales, EPSILON)
         torch._foreach_div_(updates, scales)
-        torch._foreach_lerp_(self.momentum, updates, 1.0 - BETA_MOMENTUM)
-        torch._foreach_add_(self.parameters, self.momentum, alpha=-rate / (1.0 - BETA_MOMENTUM**self.count))
+        torch._foreach_lerp_(momentum, updates, 1.0 - BETA_MOMENTUM)
+        steps = torch._foreach_mul(momentum, [-rate / (1.0 - BETA_MOMENTUM**count) for count in counts])
+        torch._foreach_add_(parameters, steps)
         total: Tensor = torch.linalg.vector_norm(torch.stack(gradient_norms))
         return total
 
     def state(self) -> dict[str, Tensor]:
         """All state as named tensors, for safetensors."""
-        result = {"count": torch.tensor(self.count, dtype=torch.int64)}
+        result = {"count": torch.tensor(self.counts, dtype=torch.int64)}
         for name, square, momentum in zip(self.names, self.square, self.momentum, strict=True):
             result[f"square/{name}"], result[f"momentum/{name}"] = square, momentum
         return result
@@ -57,10 +70,14 @@ class Optimizer:
     @torch.no_grad()
     def load(self, state: Mapping[str, Tensor]) -> None:
         """Inverse of `state`; KeyError if a tensor is missing."""
-        self.count = int(state["count"])
         for name, square, momentum in zip(self.names, self.square, self.momentum, strict=True):
             square.copy_(state[f"square/{name}"])
             momentum.copy_(state[f"momentum/{name}"])
+        count = state["count"]
+        if count.dim():
+            self.counts = [int(value) for value in count.tolist()]
+        else:  # an older checkpoint counted for all at once; what never moved has no second moment
+            self.counts = [int(count) if bool(square.any()) else 0 for square in self.square]
 
 
 def learning_rate(peak: float, step: int, warmup: int, progress: float, decay: bool) -> float:

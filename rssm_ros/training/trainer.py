@@ -141,9 +141,8 @@ class Trainer:
         imagine = self.progress >= 1.0 - opt.imagination_fraction
         update: Update = self.learner(batch, self.state, noise, imagine)
         loss, terms, last = update
-        gradients = list(
-            torch.autograd.grad(loss, self.parameters, allow_unused=True, materialize_grads=True)
-        )
+        # Until imagination begins the critic has none, and its optimizer state waits with it.
+        gradients = list(torch.autograd.grad(loss, self.parameters, allow_unused=True))
         rate = learning_rate(opt.rate, self.step, opt.warmup, self.progress, opt.decay)
         norm = self.optimizer.step(gradients, rate)
         terms |= {"gradient_norm": norm, "learning_rate": torch.tensor(rate)}
@@ -155,7 +154,7 @@ class Trainer:
         self.step += 1
         return terms
 
-    def _stop_on_non_finite(self, batch: Batch, terms: Terms, gradients: Sequence[Tensor]) -> None:
+    def _stop_on_non_finite(self, batch: Batch, terms: Terms, gradients: Sequence[Tensor | None]) -> None:
         # Labels are NaN where there is none, and so is what an absent observation holds.
         labels = [f"{kind}_{name}" for kind in ("target", "visibility") for name, _ in self.signals.targets]
         labels += ["expert_action", "expert_before"]
@@ -164,7 +163,8 @@ class Trainer:
             here = batch[f"present_{name}"].reshape(*batch["is_first"].shape, *[1] * (batch[name].dim() - 2))
             checked[name] = torch.where(here, batch[name], torch.zeros((), dtype=batch[name].dtype))
         groups = {"batch": checked, "loss term": {k: v for k, v in terms.items() if k != "loss"}}
-        groups["gradient"] = dict(zip(self.optimizer.names, gradients, strict=True))
+        named = zip(self.optimizer.names, gradients, strict=True)
+        groups["gradient"] = {name: gradient for name, gradient in named if gradient is not None}
         culprit = checkpoint.first_non_finite(groups) or "loss"
         place = self._save_batch(batch)
         raise TrainingError(

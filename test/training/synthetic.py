@@ -50,4 +50,6 @@ def _episode(random: np.random.Generator, ticks: int, action_dim: int) -> dict[s
         "is_terminal": np.zeros(ticks, bool),
         "target_package": target,
         "visibility_package": np.where(hidden, 0.0, 1.0).astype(np.float32),
+        "target_destination": np.tile(np.float32([0.3 if red else -0.3, 0.2]), (ticks, 1)),
+        "visibility_destination": np.where(hidden, 0.0, 1.0).astype(np.float32),
     }

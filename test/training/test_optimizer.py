@@ -38,6 +38,30 @@ def test_state_round_trip():
     assert torch.equal(one.parameters[0], two.parameters[0])
 
 
+def test_a_tensor_that_was_idle_starts_as_if_it_were_new():
+    """Whatever its first gradient is, RMS scaling makes the first step `rate`; a shared count: 9 x."""
+    busy, idle = torch.ones(3), torch.ones(3)
+    optimizer = Optimizer([("busy", busy), ("idle", idle)])
+    for _ in range(1000):
+        optimizer.step([torch.full((3,), 0.1), None], 1e-5)
+    assert torch.equal(idle, torch.ones(3)) and optimizer.counts == [1000, 0]
+    optimizer.step([torch.full((3,), 0.1), torch.full((3,), 1e-3)], 1e-5)
+    assert (1.0 - idle).tolist() == pytest.approx([1e-5] * 3, rel=0.01)
+
+
+def test_older_checkpoints_with_one_count_load():
+    one = Optimizer([("busy", torch.ones(3)), ("idle", torch.ones(3))])
+    for _ in range(5):
+        one.step([torch.ones(3), None], 0.1)
+    old = {**one.state(), "count": torch.tensor(5)}
+    two = Optimizer([("busy", one.parameters[0].clone()), ("idle", torch.ones(3))])
+    two.load(old)
+    assert two.counts == [5, 0]
+    three = Optimizer([("busy", one.parameters[0].clone()), ("idle", torch.ones(3))])
+    three.load(one.state())
+    assert three.counts == [5, 0]
+
+
 def test_learning_rate_schedule():
     assert learning_rate(1.0, 0, 10, 0.0, decay=False) == pytest.approx(0.1)
     assert learning_rate(1.0, 50, 10, 0.9, decay=False) == 1.0
