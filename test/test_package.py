@@ -126,8 +126,11 @@ def test_every_command_explains_itself(command: str, capsys: pytest.CaptureFixtu
 @pytest.mark.parametrize(
     ("modules", "unwanted"),
     [
-        (("online.filter", "online.planner", "online.gate", "messages"), ("torch", "rclpy", "mujoco")),
-        (("nodes.filter_node", "nodes.planner_node", "nodes.gate_node"), ("torch", "mujoco", "gymnasium")),
+        (("online.filter", "online.planner", "online.gate", "messages"), ("torch", "rclpy", "mujoco", "cv2")),
+        (
+            ("nodes.filter_node", "nodes.planner_node", "nodes.gate_node"),
+            ("torch", "mujoco", "gymnasium", "cv2"),
+        ),
         (("envs.manipulator", "evaluation.learned", "cli.up"), ("torch", "rclpy")),
         (("world_model.model", "training.learner"), ("rclpy", "mujoco")),
     ],

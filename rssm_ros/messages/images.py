@@ -80,7 +80,11 @@ def _raw(message: Any) -> Pixels:
 
 
 def _decompress(message: Any) -> Pixels:
-    import cv2  # only here: a robot whose camera is raw needs no decoder
+    try:
+        import cv2  # only here: a robot whose camera is raw needs no decoder
+    except ImportError as error:
+        told = "compressed images need OpenCV to be decoded; install python3-opencv (pip: opencv-python)"
+        raise MessageError(told, "encoding") from error
 
     data = np.frombuffer(message.data, np.uint8)
     decoded = cv2.imdecode(data, cv2.IMREAD_UNCHANGED) if data.size else None

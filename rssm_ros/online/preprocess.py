@@ -1,8 +1,8 @@
 """From a decoded message to the array the model was trained on: checked, resized, never invented."""
 
+from functools import lru_cache
 from typing import Any
 
-import cv2
 import numpy as np
 import numpy.typing as npt
 
@@ -54,12 +54,11 @@ def _fit(image: Array, height: int, width: int, way: str) -> Array:
     """Area-resizes to [height, width, c]: `stretch`, `crop` (fill, cut the middle) or `pad` (fit, black
     bars)."""
     if way == "stretch":
-        return np.asarray(cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA))
+        return _resize(image, height, width)
     h, w = image.shape[:2]
     scale = (max if way == "crop" else min)(height / h, width / w)
     inner_h, inner_w = (max(1, round(h * scale)), max(1, round(w * scale)))
-    inner = np.asarray(cv2.resize(image, (inner_w, inner_h), interpolation=cv2.INTER_AREA))
-    inner = inner.reshape(inner_h, inner_w, image.shape[2])
+    inner = _resize(image, inner_h, inner_w)
     if way == "crop":
         top, left = (inner_h - height) // 2, (inner_w - width) // 2
         return inner[top : top + height, left : left + width]
@@ -67,3 +66,24 @@ def _fit(image: Array, height: int, width: int, way: str) -> Array:
     top, left = (height - inner_h) // 2, (width - inner_w) // 2
     framed[top : top + inner_h, left : left + inner_w] = inner
     return framed
+
+
+def _resize(image: Array, height: int, width: int) -> Array:
+    """[h, w, c] -> [height, width, c]: each pixel is the mean over the area that it covers.
+
+    Two small matrix products instead of a library: a robot needs numpy and the runtime only.
+    """
+    h, w, channels = image.shape
+    rows = _overlap(height, h) @ image.reshape(h, w * channels).astype(np.float32)  # [height, w * c]
+    columns = np.matmul(_overlap(width, w), rows.reshape(height, w, channels))  # [height, width, c]
+    return np.asarray(np.rint(columns).clip(0, 255), np.uint8)
+
+
+@lru_cache(maxsize=16)
+def _overlap(outputs: int, inputs: int) -> npt.NDArray[np.float32]:
+    """[outputs, inputs]: the share of each input pixel in each output pixel along one axis; rows sum to 1."""
+    edges = np.arange(outputs + 1) * (inputs / outputs)
+    starts = np.arange(inputs)
+    covered = np.minimum(edges[1:, None], starts + 1) - np.maximum(edges[:-1, None], starts)
+    shares = covered.clip(0.0, None)
+    return np.asarray(shares / shares.sum(axis=1, keepdims=True), np.float32)

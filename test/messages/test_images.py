@@ -1,3 +1,4 @@
+import sys
 from array import array
 from types import SimpleNamespace
 
@@ -77,3 +78,10 @@ def test_a_broken_compressed_image_is_refused(data: bytes) -> None:
     with pytest.raises(MessageError, match="'jpeg'") as caught:
         read_image(SimpleNamespace(format="jpeg", data=array("B", data)), 3)
     assert caught.value.cause == "encoding"
+
+
+def test_without_a_decoder_the_error_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "cv2", None)
+    message = SimpleNamespace(format="png", data=array("B", b"png"))
+    with pytest.raises(MessageError, match="python3-opencv"):  # not a crash of the node
+        read_image(message, 3)

@@ -72,3 +72,13 @@ def test_vectors_that_cannot_be_used_are_refused_with_a_cause(value, cause):
 
 def test_vectors_become_float32():
     assert prepare(VECTOR, [1, 2]).dtype == np.float32
+
+
+@pytest.mark.parametrize("shape", [(480, 640), (100, 130), (65, 64)])
+def test_shrinking_is_the_mean_over_the_area(shape):
+    """The same as OpenCV's INTER_AREA, which the training's own tools use, within rounding."""
+    cv2 = pytest.importorskip("cv2")
+    spec = ObservationSpec("camera", "sensor_msgs/msg/Image", "image", (64, 64), 3, "stretch")
+    image = np.random.default_rng(0).integers(0, 256, (*shape, 3), dtype=np.uint8)
+    expected = cv2.resize(image, (64, 64), interpolation=cv2.INTER_AREA)
+    assert np.abs(prepare(spec, image).astype(int) - expected).max() <= 1
