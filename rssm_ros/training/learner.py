@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import torch
@@ -12,7 +13,7 @@ from torch.nn import functional as F
 from rssm_ros.behavior import Actor, Critic, ReturnRange, lambda_returns
 from rssm_ros.behavior.actor import entropy as normal_entropy
 from rssm_ros.behavior.actor import imitation_loss, log_probability
-from rssm_ros.contract import VISIBLE
+from rssm_ros.contract import VISIBLE, Contract
 from rssm_ros.training.options import Options
 from rssm_ros.training.replay import Batch
 from rssm_ros.world_model import Beliefs, Signals, Sizes, State, WorldModel, losses
@@ -52,12 +53,33 @@ class Update(NamedTuple):
     last: State
 
 
-class Learner(nn.Module):
-    """World model, actor, critic and what only training needs."""
+def follow(previous: Tensor, wanted: Tensor, slew: Tensor) -> Tensor:
+    """`online.limits.Limits.step` on normalised actions [..., A]: range first, slew [A] per tick last."""
+    inside = wanted.clamp(-1.0, 1.0)
+    return previous + torch.clamp(inside - previous, -slew, slew)
 
-    def __init__(self, signals: Signals, sizes: Sizes, options: Options) -> None:
+
+def normalised_slew(contract: Contract) -> list[float]:
+    """Largest change per tick of each of a contract's actions, where low..high is -1..1; [A]."""
+    return [float(v) for v in 2.0 * contract.slew * contract.dt / (contract.high - contract.low)]
+
+
+class Learner(nn.Module):
+    """World model, actor, critic and what only training needs.
+
+    slew: largest change of each normalised action per tick [A] (`normalised_slew`); unlimited if None.
+    """
+
+    slew: Tensor
+
+    def __init__(
+        self, signals: Signals, sizes: Sizes, options: Options, slew: Sequence[float] | None = None
+    ) -> None:
         super().__init__()
         self.options = options
+        limits = [math.inf] * signals.action_dim if slew is None else list(slew)
+        assert len(limits) == signals.action_dim
+        self.register_buffer("slew", torch.tensor(limits, dtype=torch.float32), persistent=False)
         self.world_model = WorldModel(signals, sizes)
         self.actor = Actor(sizes, signals.action_dim)
         self.critic = Critic(sizes)
@@ -105,7 +127,7 @@ class Learner(nn.Module):
             self._targets(batch, beliefs, prior_features, tokens, presence, noise, add)
             self._imitation(batch, prior_features, add)
         if imagine:
-            self._imagination(beliefs, noise, add, terms)
+            self._imagination(beliefs, batch["action"], noise, add, terms)
         total = torch.stack([scale * value for scale, value in weighted]).sum()
         terms["loss"] = total.detach()
         last = State(beliefs.deter[:, -1].detach(), beliefs.stoch[:, -1].detach())
@@ -191,12 +213,15 @@ class Learner(nn.Module):
         mean, std = self.actor(features)
         add("imitation", scales.imitation, losses.masked_mean(imitation_loss(mean, std, expert), known))
 
-    def _imagination(self, beliefs: Beliefs, noise: torch.Generator, add: Add, terms: Terms) -> None:
+    def _imagination(
+        self, beliefs: Beliefs, applied: Tensor, noise: torch.Generator, add: Add, terms: Terms
+    ) -> None:
         """REINFORCE on lambda returns in imagination, from a random share of the batch's posteriors."""
         opt, scales = self.options, self.options.scales
         deter, stoch = beliefs.deter.detach().flatten(0, 1), beliefs.stoch.detach().flatten(0, 1)
         chosen = torch.randperm(len(deter), generator=noise, device=noise.device)[: opt.starts]
-        features, actions = self._rollout(State(deter[chosen], stoch[chosen]), noise)
+        standing = applied.flatten(0, 1)[chosen]
+        features, actions = self._rollout(State(deter[chosen], stoch[chosen]), standing, noise)
         with torch.no_grad():
             reward = self.world_model.reward(features)
             continue_ = self.world_model.continue_(features)
@@ -212,15 +237,20 @@ class Learner(nn.Module):
         terms["imagined_return"] = returns.mean()
 
     @torch.no_grad()
-    def _rollout(self, state: State, noise: torch.Generator) -> tuple[Tensor, Tensor]:
-        """H steps of the actor in the prior: features [N, H + 1, F], actions [N, H, A]."""
+    def _rollout(self, state: State, standing: Tensor, noise: torch.Generator) -> tuple[Tensor, Tensor]:
+        """H steps of the actor in the prior: features [N, H + 1, F], the actor's samples [N, H, A].
+
+        The model is shown what the limits would let through after `standing` [N, A], the action that was
+        applied before: it has never seen anything else, and the robot never does anything else.
+        """
         wm = self.world_model
         features, actions = [state.features], []
         for _ in range(self.options.horizon):
             mean, std = self.actor(features[-1])
             shock = torch.randn(mean.shape, generator=noise, device=noise.device)
             actions.append(mean + std * shock)
+            standing = follow(standing, actions[-1], self.slew)
             draw = torch.rand(len(mean), wm.sizes.stoch, generator=noise, device=noise.device)
-            state, _ = wm.imagine_step(state, actions[-1], draw)
+            state, _ = wm.imagine_step(state, standing, draw)
             features.append(state.features)
         return torch.stack(features, 1), torch.stack(actions, 1)

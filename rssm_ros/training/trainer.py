@@ -18,7 +18,7 @@ from rssm_ros.contract import Contract
 from rssm_ros.training import checkpoint
 from rssm_ros.training.augment import augment
 from rssm_ros.training.errors import TrainingError
-from rssm_ros.training.learner import Learner, Terms, Update
+from rssm_ros.training.learner import Learner, Terms, Update, normalised_slew
 from rssm_ros.training.machine import prepare
 from rssm_ros.training.optimizer import Optimizer, learning_rate
 from rssm_ros.training.options import Options
@@ -54,9 +54,8 @@ class Trainer:
         self.replay = Replay(stores, options.batch, options.length, options.chunks, options.seed)
         self.rows = pick_rows(open_storage(validation, self.signals), 8, 400) if validation else None
         torch.manual_seed(options.seed)
-        self.learner = Learner(self.signals, preset(options.preset, conv=options.conv), options).to(
-            self.device
-        )
+        sizes = preset(options.preset, conv=options.conv)
+        self.learner = Learner(self.signals, sizes, options, normalised_slew(contract)).to(self.device)
         self.learner.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.constant: dict[str, Tensor] = {}
         for name, head in self.learner.world_model.target_heads.items():

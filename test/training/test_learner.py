@@ -1,0 +1,83 @@
+"""Imagination: what the world model is shown there is what a robot could do."""
+
+import numpy as np
+import pytest
+import torch
+
+from rssm_ros.contract import find_contract
+from rssm_ros.online.limits import Limits
+from rssm_ros.training.learner import Learner, follow, normalised_slew
+from rssm_ros.training.options import options
+from rssm_ros.world_model import Beliefs, Signals, preset
+
+CONTRACT = find_contract("manipulator")
+SLEW = normalised_slew(CONTRACT)
+
+
+@pytest.fixture
+def learner() -> Learner:
+    torch.manual_seed(0)
+    return Learner(Signals.from_contract(CONTRACT), preset("debug"), options("debug"), SLEW)
+
+
+def test_following_is_what_the_shared_limits_do():
+    limits, random = Limits(CONTRACT), np.random.default_rng(0)
+    for _ in range(20):
+        previous, wanted = random.uniform(-1, 1, 6), random.normal(0, 1.5, 6)
+        si = limits.step(limits.scale(previous), limits.scale(wanted), CONTRACT.dt)
+        ours = follow(torch.tensor(previous), torch.tensor(wanted), torch.tensor(SLEW, dtype=torch.float64))
+        np.testing.assert_allclose(ours.numpy(), limits.normalise(si), atol=1e-12)
+
+
+def test_imagination_shows_the_model_only_what_can_be_applied(learner, monkeypatch):
+    """From the action that stood, within range and slew at every step; the actor's own samples are kept."""
+    shown = []
+    imagine = learner.world_model.imagine_step
+
+    def spied(state, action, uniform):
+        shown.append(action)
+        return imagine(state, action, uniform)
+
+    monkeypatch.setattr(learner.world_model, "imagine_step", spied)
+    rows = 64
+    standing = torch.rand(rows, 6) * 2 - 1
+    state = learner.world_model.initial_state(rows)
+    _, samples = learner._rollout(state, standing, torch.Generator().manual_seed(0))
+    path = torch.stack([standing, *shown], 1)
+    assert path.shape == (rows, learner.options.horizon + 1, 6)
+    assert (path.abs() <= 1.0).all()
+    assert ((path[:, 1:] - path[:, :-1]).abs() <= learner.slew + 1e-6).all()
+    assert (samples.abs() > 1.0).any()  # unclipped, as their log-probability wants them
+    slack = (path[:, 1:] - samples.clamp(-1, 1)).abs() < 1e-6
+    assert slack.any() and not slack.all()  # reached where near, on the way there where not
+
+
+def test_imagination_starts_from_the_action_of_its_own_tick(learner, monkeypatch):
+    starts = []
+    monkeypatch.setattr(
+        learner,
+        "_rollout",
+        lambda state, standing, noise: starts.append((state, standing)) or _rolled(learner, state),
+    )
+    wm, rows, ticks = learner.world_model, 2, 3
+    numbers = torch.arange(rows * ticks, dtype=torch.float32).reshape(rows, ticks, 1)
+    sizes = wm.sizes
+    deter = numbers.expand(rows, ticks, sizes.deter)
+    stoch = torch.zeros(rows, ticks, sizes.stoch, sizes.classes)
+    beliefs = Beliefs(deter, stoch, stoch, stoch)
+    learner._imagination(
+        beliefs, numbers.expand(rows, ticks, 6), torch.Generator().manual_seed(0), lambda *_: None, {}
+    )
+    ((state, standing),) = starts
+    assert torch.equal(state.deter[:, 0], standing[:, 0]) and len(standing) == rows * ticks
+
+
+def _rolled(learner: Learner, state):
+    steps = learner.options.horizon
+    features = state.features.unsqueeze(1).expand(-1, steps + 1, -1)
+    return features, torch.zeros(len(features), steps, 6)
+
+
+def test_the_limits_are_no_part_of_a_checkpoint(learner):
+    """Runs made before the limits were known still load, and the contract stays the one place for them."""
+    assert "slew" not in learner.state_dict()
