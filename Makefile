@@ -1,18 +1,21 @@
 # make demo: watch a learned belief sort packages. make test: linters and tests. make help: the rest.
 SHELL := /bin/bash
-VENV := $(CURDIR)/.venv
+VENV := .venv# relative: make cannot name a target whose path has a blank in it
 BIN := $(VENV)/bin
 PYTEST_ARGS ?=
 DEMO_SECONDS ?= 60
 
 # The ROS 2 wheels in .venv are all these targets use: nothing of a sourced ROS 2 may leak in, and nothing may be heard
 # outside this machine.
-export AMENT_PREFIX_PATH := $(VENV)
+export AMENT_PREFIX_PATH := $(if $(filter /%,$(VENV)),$(VENV),$(CURDIR)/$(VENV))
 export RSSM_ROS_SHARE := $(CURDIR)
 export ROS_AUTOMATIC_DISCOVERY_RANGE := LOCALHOST
 export MUJOCO_GL ?= egl
 export PYTHONUNBUFFERED := 1
 unexport PYTHONPATH LD_LIBRARY_PATH RMW_IMPLEMENTATION _ROS_WHEELS_BOOTSTRAP_COMPLETE VIRTUAL_ENV
+# In a shell that is set up for a robot, a simulated gate must not publish commands in the robot's own domain.
+unexport ROS_DOMAIN_ID ROS_STATIC_PEERS ROS_DISCOVERY_SERVER
+unexport FASTDDS_DEFAULT_PROFILES_FILE FASTRTPS_DEFAULT_PROFILES_FILE CYCLONEDDS_URI
 
 .PHONY: help demo test lint setup docs clean distclean
 .DEFAULT_GOAL := help
@@ -42,7 +45,8 @@ clean: ## remove what runs and builds made (not .venv, data or runs)
 	find . -path ./.venv -prune -o -name __pycache__ -type d -prune -exec rm -rf {} +
 
 distclean: clean ## remove .venv as well
-	rm -rf $(VENV)
+	@[ ! -e "$(VENV)" ] || [ -f "$(VENV)/pyvenv.cfg" ] || { echo "$(VENV) is no virtual environment: kept" >&2; exit 1; }
+	rm -rf "$(VENV)"
 
 # Reinstalled only when the requirements change; a warm run touches neither pip nor the network.
 $(VENV)/.installed-demo: setup.py constraints.txt scripts/install.sh

@@ -67,6 +67,9 @@ make_venv() {
     # One that was copied or moved here has scripts that start another interpreter.
     if ! "$venv/bin/python" -c 'import os, sys; sys.exit(not os.path.samefile(sys.prefix, sys.argv[1]))' "$venv" \
         2>/dev/null || ! head -n 1 "$venv/bin/pip" 2>/dev/null | grep -qF "$PWD"; then
+        if [ -e "$venv" ] && [ ! -f "$venv/pyvenv.cfg" ]; then
+            fail "$venv exists and is no virtual environment; give another folder, or remove it yourself"
+        fi
         rm -rf "$venv"
         echo "install: $venv with $("$python" --version)"
         "$python" -m venv "$venv"

@@ -1,5 +1,7 @@
 """What `make` says on a machine that lacks something. Nothing is installed here: the tools are stand-ins."""
 
+import os
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -67,3 +69,43 @@ def test_an_old_python_is_refused_by_name(checkout: Path, tools: Path, tmp_path:
     assert result.returncode == 2
     assert "Python 3.11 or newer is needed" in result.stderr
     assert "3.9.2" in result.stderr
+
+
+def test_make_lets_no_robot_s_network_settings_through(checkout: Path) -> None:
+    """In a shell set up for a robot, `make demo` must not publish commands in the robot's own domain."""
+    names = ("ROS_DOMAIN_ID", "ROS_STATIC_PEERS", "ROS_DISCOVERY_SERVER", "CYCLONEDDS_URI")
+    names += ("FASTDDS_DEFAULT_PROFILES_FILE", "FASTRTPS_DEFAULT_PROFILES_FILE", "RMW_IMPLEMENTATION")
+    result = subprocess.run(
+        ["make", "--no-print-directory", "--eval", "told:; @env", "told"],
+        cwd=checkout,
+        env={"PATH": os.environ["PATH"], **dict.fromkeys(names, "7")},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    told = dict(line.split("=", 1) for line in result.stdout.splitlines() if "=" in line)
+    assert told["ROS_AUTOMATIC_DISCOVERY_RANGE"] == "LOCALHOST"
+    assert not set(names) & set(told)
+
+
+def test_a_folder_that_is_no_virtual_environment_is_never_deleted(
+    checkout: Path, tools: Path, tmp_path: Path
+) -> None:
+    stand_in(tools, "ldconfig", "echo libEGL.so.1 libGL.so.1 libgthread-2.0.so.0")
+    stand_in(tools, "apt-get", "exit 0")
+    stand_in(tools, "id", "echo 0")
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    (folder / "precious.txt").touch()
+    result = install(checkout, tools, folder)
+    assert result.returncode == 2
+    assert "is no virtual environment" in result.stderr
+    assert (folder / "precious.txt").exists()
+
+    shutil.copy(checkout / "Makefile", tmp_path)  # `clean` runs too: elsewhere than here
+    clean = ["make", "--no-print-directory", f"VENV={folder}", "distclean"]
+    assert subprocess.run(clean, cwd=tmp_path, capture_output=True, check=False).returncode == 2
+    assert (folder / "precious.txt").exists()
+    (folder / "pyvenv.cfg").touch()
+    assert subprocess.run(clean, cwd=tmp_path, capture_output=True, check=False).returncode == 0
+    assert not folder.exists()
