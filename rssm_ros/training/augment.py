@@ -25,12 +25,15 @@ class Augmentation:
 def augment(batch: Batch, signals: Signals, rates: Augmentation, seed: int, step: int) -> Batch:
     """A batch with presence switched off and images covered; what is to be reconstructed stays as it was.
 
-    Adds `seen_<image>` (with patches) beside the untouched images. A pure function of (batch, seed, step).
+    Adds `seen_<image>` (with patches) beside the untouched images, and `recorded_<modality>` (what the data
+    hold) beside the presence that the model is told: a gap made here is still to be reconstructed, which is
+    how prediction learns what it should have seen. A pure function of (batch, seed, step).
     """
     random = np.random.Generator(np.random.Philox(key=[seed, 1], counter=[0, 0, 0, step]))
     rows, ticks = batch["is_first"].shape
     result = dict(batch)
     for name in signals.modalities:
+        result[f"recorded_{name}"] = batch[f"present_{name}"]
         result[f"present_{name}"] = batch[f"present_{name}"].clone()
     images = [name for name, _ in signals.images]
     vectors = [name for name, _ in signals.vectors]

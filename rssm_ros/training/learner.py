@@ -117,7 +117,7 @@ class Learner(nn.Module):
         self._dynamics(beliefs, add, terms)
         # The recurrence stays in float32; everything that is one large product over the batch need not.
         with torch.autocast(noise.device.type, torch.bfloat16, enabled=self.options.autocast):
-            self._reconstruction(batch, beliefs.features, presence, noise, add)
+            self._reconstruction(batch, beliefs.features, noise, add)
             reward = wm.reward_head.loss(wm.reward_head(beliefs.features), batch["reward"])
             add("reward", scales.reward, reward.mean())
             goes_on = losses.continue_loss(
@@ -152,12 +152,14 @@ class Learner(nn.Module):
             terms["prior_entropy"] = entropy(beliefs.prior).mean()
             terms["posterior_entropy"] = entropy(beliefs.posterior).mean()
 
-    def _reconstruction(
-        self, batch: Batch, features: Tensor, presence: dict[str, Tensor], noise: torch.Generator, add: Add
-    ) -> None:
+    def _reconstruction(self, batch: Batch, features: Tensor, noise: torch.Generator, add: Add) -> None:
+        """Of all that was recorded, also where augmentation kept it from the model."""
         wm, scales, stride = self.world_model, self.options.scales, self.options.decode_stride
         offset = int(torch.randint(stride, (), generator=noise, device=noise.device)) if stride > 1 else 0
         some = features[:, offset::stride]
+        presence = {
+            name: batch.get(f"recorded_{name}", batch[f"present_{name}"]) for name in wm.signals.modalities
+        }
         for name, decoder in wm.image_decoders.items():
             error = losses.image_loss(decoder(some), batch[name][:, offset::stride])
             add(f"image_{name}", scales.image, losses.masked_mean(error, presence[name][:, offset::stride]))

@@ -159,7 +159,7 @@ class Trainer:
         labels += ["expert_action", "expert_before"]
         checked = {name: value for name, value in batch.items() if name not in labels}
         for name in self.signals.modalities:
-            here = batch[f"present_{name}"].reshape(*batch["is_first"].shape, *[1] * (batch[name].dim() - 2))
+            here = batch[f"recorded_{name}"].reshape(*batch["is_first"].shape, *[1] * (batch[name].dim() - 2))
             checked[name] = torch.where(here, batch[name], torch.zeros((), dtype=batch[name].dtype))
         groups = {"batch": checked, "loss term": {k: v for k, v in terms.items() if k != "loss"}}
         named = zip(self.optimizer.names, gradients, strict=True)

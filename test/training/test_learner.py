@@ -1,5 +1,7 @@
 """Imagination: what the world model is shown there is what a robot could do."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -81,3 +83,33 @@ def _rolled(learner: Learner, state):
 def test_the_limits_are_no_part_of_a_checkpoint(learner):
     """Runs made before the limits were known still load, and the contract stays the one place for them."""
     assert "slew" not in learner.state_dict()
+
+
+def test_a_gap_made_by_augmentation_is_reconstructed_but_not_one_of_the_recording(learner):
+    """Else nothing but the targets teaches the prior what it should have seen."""
+    rows, ticks = 1, 4
+    features = torch.zeros(rows, ticks, learner.world_model.sizes.features)
+    batch = {
+        "camera": torch.zeros(rows, ticks, 64, 64, 3, dtype=torch.uint8),
+        "odom": torch.zeros(rows, ticks, 2),
+        "joints": torch.zeros(rows, ticks, 8),
+    }
+    for name in ("camera", "odom", "joints"):
+        batch[f"recorded_{name}"] = torch.tensor([[True, True, False, True]])
+        batch[f"present_{name}"] = torch.tensor([[True, False, False, False]])
+    learner.options = replace(learner.options, decode_stride=1)
+
+    def errors():
+        found = {}
+        noise = torch.Generator().manual_seed(0)
+        learner._reconstruction(
+            batch, features, noise, lambda name, _, value: found.update({name: float(value.detach())})
+        )
+        return found
+
+    before = errors()
+    batch["odom"][:, 2], batch["camera"][:, 2] = float("nan"), 255
+    assert errors() == before  # it was never recorded
+    batch["odom"][:, 1], batch["camera"][:, 3] = 9.0, 255
+    after = errors()
+    assert after["vector_odom"] > before["vector_odom"] and after["image_camera"] > before["image_camera"]

@@ -113,6 +113,7 @@ def test_augmentation_hides_but_never_changes_what_is_reconstructed(store):
     assert torch.equal(changed["camera"], batch["camera"])
     assert not torch.equal(changed["seen_camera"], batch["camera"])
     assert batch["present_camera"].all() and not changed["present_camera"].all()
+    assert changed["recorded_camera"].all() and changed["recorded_odom"].all()
     gone = (~changed["present_camera"]).sum(1)
     assert (gone >= 4).all()
     again = augment(batch, SIGNALS, often, seed=0, step=0)
