@@ -26,7 +26,8 @@ from rssm_ros.nodes.processes import NodeProcess, child_environment, end_all
 FAILED, USAGE = 1, 2
 AFTERMATH = 0.8  # s that the sim goes on after a failure, so that its trace shows the robot stopping
 LOOK = 0.05  # s between looks at the processes
-SHOWN = 4  # status lines per second
+SHOWN = 4  # status lines per second in a terminal
+LOGGED = 10.0  # s between status lines anywhere else
 GRACE = 30.0  # s of wall time beyond what a run should take
 
 
@@ -193,6 +194,7 @@ def _topics(contract: Contract) -> list[tuple[str, str]]:
 def _watch(supervisor: Any, options: GraphOptions, console: Console, asked: list[int]) -> str:
     """Until the simulated time is over; returns what went wrong, or nothing."""
     score = _score_reader(Path(options.trace))
+    pace = 1 / SHOWN if console.is_terminal else LOGGED
     longest = (options.seconds / options.speed if not options.lockstep else 20 * options.seconds) + GRACE
     deadline, shown = time.monotonic() + longest, 0.0
     with Live(console=console, auto_refresh=False, transient=True) as live:
@@ -206,9 +208,13 @@ def _watch(supervisor: Any, options: GraphOptions, console: Console, asked: list
                 return (
                     f"the simulation is too slow: {options.seconds:g} s were not over after {longest:.0f} s"
                 )
-            if not console.quiet and time.monotonic() - shown > 1 / SHOWN:
+            if not console.quiet and time.monotonic() - shown > pace:
                 shown = time.monotonic()
-                live.update(_line(supervisor.status(), score(), options), refresh=True)
+                line = _line(supervisor.status(), score(), options)
+                if console.is_terminal:
+                    live.update(line, refresh=True)
+                else:
+                    console.print(line, soft_wrap=True)
         supervisor.settle()
     return ""
 
@@ -231,16 +237,16 @@ def _score_reader(traces: Path) -> Callable[[], tuple[int, ...]]:
 def _line(status: Any, score: tuple[int, ...], options: GraphOptions) -> Text:
     done, missed, wrong = score
     seen = status.visibility
-    line = Text(f"{max(0.0, status.sim_s - 1):6.1f} / {options.seconds:g} s  tick {status.tick:5d}  ")
-    line.append(f"{status.loop_hz:5.1f} Hz  ")
-    line.append(f"sorted {done}  missed {missed}  wrong {wrong}  ", "bold")
+    line = Text(f"{max(0.0, status.sim_s - 1):.1f}/{options.seconds:g} s tick {status.tick} ", no_wrap=True)
+    line.append(f"{status.loop_hz:.1f} Hz ")
+    line.append(f"sorted {done} missed {missed} wrong {wrong} ", "bold")
     if seen != seen:
-        line.append("no package     ", "dim")
+        line.append("no package  ", "dim")
     elif seen <= HIDDEN:
-        line.append("hidden         ", "bold yellow")
+        line.append("hidden      ", "bold yellow")
     else:
-        line.append(f"visible {seen:4.0%}   ", "green")
-    line.append(f"belief {100 * status.error_m:5.1f} cm  surprise {status.surprise:5.2f} nats")
+        line.append(f"visible {seen:4.0%} ", "green")
+    line.append(f"{100 * status.error_m:.1f} cm {status.surprise:.1f} nats")
     return line
 
 

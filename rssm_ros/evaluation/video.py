@@ -194,7 +194,7 @@ class Painter:
             disc(picture, middle, 4, colour)
         if np.isfinite(frame.truth).all():
             (place,) = camera.project(to_world(frame.base, frame.truth, PACKAGE_TOP))
-            cross(picture, place, 8, TRUTH)
+            cross(picture, place, 6, TRUTH)
 
     def _timeline(self, frame: Frame) -> Image:
         strip = self._strip.copy()
@@ -259,7 +259,7 @@ def cross(picture: Image, point: npt.ArrayLike, size: int, colour: tuple[int, in
     import cv2
 
     if np.isfinite(point).all():
-        for shade, width in (((0, 0, 0), 4), (colour, 2)):
+        for shade, width in (((0, 0, 0), 3), (colour, 1)):
             cv2.drawMarker(picture, _pixel(point), shade, cv2.MARKER_CROSS, 2 * size, width, cv2.LINE_AA)
 
 
