@@ -3,6 +3,7 @@ nothing."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -10,6 +11,7 @@ import torch
 from tensordict import TensorDict
 from torch import Tensor
 
+from rssm_ros.bundle import pattern
 from rssm_ros.contract import HIDDEN, VISIBLE
 from rssm_ros.online.baselines import hold_last
 from rssm_ros.training.learner import Learner
@@ -17,6 +19,8 @@ from rssm_ros.world_model import State, losses
 from rssm_ros.world_model.categorical import categorical_kl, sample_categorical
 
 CHUNK = 40  # ticks per call, to bound memory
+ENOUGH = 1000  # ticks: the fewest of which the 99.9th percentile says anything
+SURPRISE_LIMIT = "surprise_p999_"  # figures by presence pattern: `surprise_p999_camera+joints+odom`
 
 
 class Rows(NamedTuple):
@@ -81,20 +85,49 @@ def validate(
         ahead = State(beliefs.deter, sample_categorical(beliefs.prior, draw)).features
         act = learner.actor(ahead)[0].cpu()
         acts.append(act.reshape(count, particles, *act.shape[1:]).mean(1))
-        kls.append(categorical_kl(beliefs.posterior, beliefs.prior).mean().cpu())
+        kl = categorical_kl(beliefs.posterior, beliefs.prior).cpu()
+        kls.append(kl.reshape(count, particles, -1).mean(1))
         for name, image in wm.decode(beliefs.features[::particles, ::8]).items():
             error = losses.image_loss(image.cpu(), data[name][:, part][:, ::8])
             images.append(error[presence[name][:, part][:, ::8]].mean())
     figures = {
-        "kl": float(torch.stack(kls).mean()),
+        "kl": float(torch.cat(kls, 1).mean()),
         "image": float(torch.stack(images).mean()) if images else 0.0,
     }
+    figures |= _surprise(torch.cat(kls, 1), presence, data["is_first"])
     figures |= _imitation(torch.cat(acts, 1), data)
     for name in means:
         figures |= _target(
             name, torch.cat(means[name], 2), torch.cat(stds[name], 2), data, constant[name], dt
         )
     return figures
+
+
+def _surprise(surprise: Tensor, presence: dict[str, Tensor], first: Tensor) -> dict[str, float]:
+    """surprise [R, T] in nats -> its median and its 99.9th percentile for each set of modalities seen.
+
+    The latter is what the gate calls too much; an episode's first tick, where everything is new, says nothing
+    about that. Sets that are too rare to have such a percentile are left out.
+    """
+    seen = torch.stack([presence[name] for name in presence], -1)  # [R, T, modalities]
+    figures: dict[str, float] = {}
+    for row in torch.unique(seen.flatten(0, 1), dim=0):
+        values = surprise[(seen == row).all(-1) & ~first]
+        if bool(row.any()) and len(values) >= ENOUGH:
+            name = pattern(name for name, here in zip(presence, row.tolist(), strict=True) if here)
+            figures[f"surprise_p50_{name}"] = float(values.quantile(0.5))
+            figures[f"{SURPRISE_LIMIT}{name}"] = float(values.quantile(0.999))
+    return figures
+
+
+def surprise_thresholds(figures: Mapping[str, float]) -> dict[str, float]:
+    """The surprise (nats) that one tick in a thousand exceeds, by presence pattern, out of `validate`'s
+    figures."""
+    return {
+        name.removeprefix(SURPRISE_LIMIT): float(value)
+        for name, value in figures.items()
+        if name.startswith(SURPRISE_LIMIT)
+    }
 
 
 def _imitation(action: Tensor, data: dict[str, Tensor]) -> dict[str, float]:

@@ -58,3 +58,23 @@ def test_hold_last_sees_what_is_partly_visible_and_starts_from_the_constant():
     np.testing.assert_array_equal(held[0, :, 0], [9, 1, 1, 1, 9, 5])
     del data["odom"]
     assert validation._hold_last("package", data, torch.tensor([9.0, 9.0]), 0.05) is None
+
+
+def test_surprise_percentiles_are_kept_by_what_was_seen(monkeypatch):
+    """Often seen patterns only, without the first tick of an episode; nothing seen has no surprise."""
+    monkeypatch.setattr(validation, "ENOUGH", 3)
+    presence = {
+        "odom": torch.tensor([[True, True, True, True, True, False, True, False, False, False]]),
+        "camera": torch.tensor([[True, True, True, True, False, False, False, False, False, False]]),
+    }
+    first = torch.tensor([[True] + [False] * 9])
+    surprise = torch.tensor([[100.0, 1, 2, 3, 4, 5, 6, 7, 8, 9]])
+    figures = validation._surprise(surprise, presence, first)
+    assert figures["surprise_p50_camera+odom"] == 2.0
+    assert validation.surprise_thresholds(figures) == {"camera+odom": pytest.approx(3.0, abs=0.01)}
+
+
+def test_a_long_validation_gives_thresholds(rows, monkeypatch):
+    monkeypatch.setattr(validation, "ENOUGH", 10)
+    found = validation.surprise_thresholds(figures(learner(), rows))
+    assert found and all(value >= 0 for value in found.values()), found
