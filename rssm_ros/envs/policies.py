@@ -17,6 +17,7 @@ from rssm_ros.envs.expert import expert_command
 from rssm_ros.online.limits import Limits
 
 Action = npt.NDArray[np.float32]
+CONTRACT = "manipulator"
 PADDLE_REACH = 0.12  # m: a package this near in x is pushed by the paddle
 CONTACT = 0.047  # m from the paddle's face to the centre of what it pushes
 GONE = 0.20  # m: a believed package this far across has left the belt
@@ -47,8 +48,10 @@ class ExpertPolicy:
 class RandomPolicy:
     """Uniform noise, smoothed over `smooth` seconds (0: independent draws)."""
 
-    def __init__(self, smooth: float = 0.0, dim: int = 6) -> None:
-        self._keep, self._dim = (float(np.exp(-0.05 / smooth)) if smooth > 0 else 0.0), dim
+    def __init__(self, smooth: float = 0.0) -> None:
+        contract = find_contract(CONTRACT)
+        self._keep = float(np.exp(-contract.dt / smooth)) if smooth > 0 else 0.0
+        self._dim = contract.action_dim
 
     def reset(self, seed: int) -> None:
         """Seed the noise."""
@@ -93,8 +96,8 @@ class DeadReckoning:
     place.
     """
 
-    def __init__(self, belt: bool, window: int = 5, dt: float = 0.05) -> None:
-        self._belt, self._window, self._dt = belt, window, dt
+    def __init__(self, belt: bool, window: int = 5) -> None:
+        self._belt, self._window, self._dt = belt, window, find_contract(CONTRACT).dt
         self.reset()
 
     def reset(self) -> None:
@@ -136,7 +139,7 @@ class TrackerPolicy:
 
     def __init__(self, tracker: Tracker) -> None:
         self._tracker = tracker
-        self._limits = Limits(find_contract("manipulator"))
+        self._limits = Limits(find_contract(CONTRACT))
 
     def reset(self, seed: int) -> None:
         """Forget the last episode."""
