@@ -24,6 +24,7 @@ import numpy.typing as npt
 from rssm_ros.contract import HIDDEN, VISIBLE
 from rssm_ros.evaluation.trace import Records, TraceError, read_trace
 from rssm_ros.online.baselines import hold_last
+from rssm_ros.online.gate import MODES
 
 Vector = npt.NDArray[np.float64]
 ENOUGH_HIDDEN = 20  # ticks below which nothing is said about hidden packages
@@ -105,7 +106,17 @@ def pace(run: Run, speed: float = 1.0) -> dict[str, Any]:
         "loop_hz": (len(moments) - 1) / span if span else None,
         "over_budget_fraction": late / asked if asked else None,
         "latency_ms": {"p50": p50, "p99": p99},
+        "gate_modes": gate_modes(run),
     }
+
+
+def gate_modes(run: Run) -> dict[str, int]:
+    """How many commands the gate sent in each mode; a run in order is all `run` but for its first half
+    second.
+    """
+    modes = run.gate["mode"] if "mode" in (run.gate.dtype.names or ()) else np.zeros(0, np.int8)
+    counts = {name: int((modes == index).sum()) for index, name in enumerate(MODES)}
+    return {name: count for name, count in counts.items() if count}
 
 
 # -- beliefs -------------------------------------------------------------------------------------------

@@ -47,6 +47,7 @@ def test_pace_of_a_run_in_time() -> None:
     assert found["realtime_factor"] == pytest.approx(1.0) and found["loop_hz"] == pytest.approx(20.0)
     assert found["over_budget_fraction"] == 0.0
     assert found["latency_ms"] == {"p50": pytest.approx(8.0), "p99": pytest.approx(8.0)}
+    assert found["gate_modes"] == {"run": 41}
 
 
 def test_late_and_missing_answers_are_over_budget() -> None:

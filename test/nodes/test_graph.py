@@ -144,3 +144,20 @@ def test_the_gate_s_patience_is_one_set_of_numbers(checkout: Path) -> None:
     own = {parameter.name: parameter.default for parameter in GateNode.parameters}
     for name in ("slow_after", "hold_after", "stop_after", "healthy_ticks"):
         assert told[name] == own[name] == getattr(GateSettings(), name), name
+
+
+@pytest.mark.parametrize("file", ["manipulator.launch.py", "filter.launch.py"])
+def test_launch_itself_accepts_the_files(checkout: Path, file: str) -> None:
+    """Where ROS 2's own launch is installed: the description is built, arguments and all."""
+    pytest.importorskip("launch_ros")
+    from launch import LaunchContext
+    from launch.launch_description_sources import PythonLaunchDescriptionSource
+    from launch_ros.actions import LifecycleNode
+
+    context = LaunchContext()
+    source = PythonLaunchDescriptionSource(str(checkout / "launch" / file))
+    entities = source.get_launch_description(context).entities
+    for declared in entities[:-1]:
+        declared.execute(context)
+    actions = entities[-1].execute(context)
+    assert sum(isinstance(action, LifecycleNode) for action in actions) == (4 if "manipulator" in file else 3)
