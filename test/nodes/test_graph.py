@@ -150,9 +150,10 @@ def test_the_gate_s_patience_is_one_set_of_numbers(checkout: Path) -> None:
 def test_launch_itself_accepts_the_files(checkout: Path, file: str) -> None:
     """Where ROS 2's own launch is installed: the description is built, arguments and all."""
     pytest.importorskip("launch_ros")
-    from launch import LaunchContext
     from launch.launch_description_sources import PythonLaunchDescriptionSource
     from launch_ros.actions import LifecycleNode
+
+    from launch import LaunchContext
 
     context = LaunchContext()
     source = PythonLaunchDescriptionSource(str(checkout / "launch" / file))
