@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -90,12 +91,18 @@ def read(directory: Path) -> Saved:
     return Saved(model, optimizer, state)
 
 
+def stage(state: Mapping[str, Any]) -> dict[str, Any]:
+    """What a run's successors remember of it: one entry of a `chain`."""
+    kept = ("name", "step", "elapsed_s", "ticks", "options", "data", "commit", "hardware")
+    return {name: state.get(name) for name in kept}
+
+
 def load_checkpoint(directory: Path | str) -> tuple[WorldModel, Actor, Critic, dict[str, Any]]:
     """World model, actor and critic of a run or checkpoint directory, in eval mode on the CPU, and its
     `state.json`.
 
-    The state's keys: step, options, sizes, signals, contract, data, elapsed_s, validation. TrainingError if
-    unusable.
+    The state's keys: name, step, options, sizes, signals, contract, data, elapsed_s, validation, commit,
+    hardware, and the `chain` of runs it started from, the first one first. TrainingError if unusable.
     """
     saved = read(Path(directory))
     options = Options.from_dict(saved.state["options"])

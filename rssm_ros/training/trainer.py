@@ -19,7 +19,7 @@ from rssm_ros.training import checkpoint
 from rssm_ros.training.augment import augment
 from rssm_ros.training.errors import TrainingError
 from rssm_ros.training.learner import Learner, Terms, Update, normalised_slew
-from rssm_ros.training.machine import prepare
+from rssm_ros.training.machine import commit, hardware, prepare
 from rssm_ros.training.optimizer import Optimizer, learning_rate
 from rssm_ros.training.options import Options
 from rssm_ros.training.progress import Reporter
@@ -68,6 +68,7 @@ class Trainer:
         self.optimizer = Optimizer(named)
         self.step, self.elapsed, self.state = 0, 0.0, None  # type: int, float, State | None
         self.figures: dict[str, float] = {}
+        self.chain: list[dict[str, Any]] = []  # the runs that the weights come from, before this one
         if resume:
             self._load()
         elif (out / checkpoint.FOLDER).exists():
@@ -193,6 +194,10 @@ class Trainer:
         if self.state is not None:
             tensors |= {"stream/deter": self.state.deter, "stream/stoch": self.state.stoch}
         facts: dict[str, Any] = {
+            "name": self.out.resolve().name,
+            "chain": self.chain,
+            "commit": commit(),
+            "hardware": hardware(self.device),
             "step": self.step,
             "elapsed_s": self.elapsed,
             "options": self.options.to_dict(),
@@ -224,6 +229,7 @@ class Trainer:
             self.state = State(*carried)
         self.step, self.elapsed = int(saved.state["step"]), float(saved.state["elapsed_s"])
         self.figures = dict(saved.state["validation"])
+        self.chain = list(saved.state.get("chain", []))
 
     def _start_from(self, run: Path) -> None:
         """Weights only: optimizer, step and budget begin anew (a further round on more data).
@@ -244,6 +250,8 @@ class Trainer:
         lacking = [name for name in found.missing_keys if not name.startswith(fresh)]
         if lacking or found.unexpected_keys:
             raise TrainingError(f"{refusal} (first: {(lacking + found.unexpected_keys)[0]})")
+        earlier = {"name": run.resolve().name, **saved.state}  # runs of old versions do not know their name
+        self.chain = [*saved.state.get("chain", []), checkpoint.stage(earlier)]
 
     def _farewell(self, place: Path, interrupted: bool) -> None:
         say = self.reporter.say

@@ -169,3 +169,17 @@ def test_command_line(data, tmp_path, capsys):
     assert main(["train", "--data", str(tmp_path / "none"), "--out", str(out / "x"), "--steps", "1"]) == 2
     assert "does not exist" in capsys.readouterr().err
     assert main([*words[:3], "--out", str(out / "y"), "--preset", "debug", "--steps", "-1"]) == 2
+
+
+def test_a_run_remembers_the_runs_that_it_comes_from(data, tmp_path):
+    """Hours, data and machine of all stages, not of the last one only; also after --resume."""
+    trainer(TINY, data, tmp_path / "first").run()
+    trainer(replace(TINY, steps=4), data, tmp_path / "second", start_from=tmp_path / "first").run()
+    trainer(replace(TINY, steps=2), data, tmp_path / "third", start_from=tmp_path / "second").run()
+    trainer(replace(TINY, steps=3), data, tmp_path / "third", resume=True).run()
+    state = checkpoint.read(tmp_path / "third").state
+    assert [(run["name"], run["step"]) for run in state["chain"]] == [("first", 6), ("second", 4)]
+    assert (state["name"], state["step"]) == ("third", 3)
+    for run in (*state["chain"], state):
+        assert run["elapsed_s"] > 0 and run["data"] == [str(data)] and run["options"]["steps"] == run["step"]
+        assert "cores" in run["hardware"]
