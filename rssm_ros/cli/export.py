@@ -1,10 +1,7 @@
 """`rssm export`: a checkpoint becomes a bundle that has proven itself on this machine."""
 
 import argparse
-import contextlib
 import json
-import os
-import platform
 import subprocess
 from collections.abc import Mapping
 from pathlib import Path
@@ -61,13 +58,14 @@ def run(args: argparse.Namespace) -> int:
 def _provenance(meta: Mapping[str, Any], args: argparse.Namespace) -> Any:
     """What the manifest says about data and training; folders by name only, they mean nothing elsewhere."""
     from rssm_ros.export.bundle import Provenance
+    from rssm_ros.provenance import hardware
 
     training = {
         "commands": args.commands.read_text().splitlines() if args.commands else None,
         "shuffled_with_seed": args.shuffle_weights,
         "steps": meta.get("step"),
         "hours": round(float(meta.get("elapsed_s") or 0.0) / 3600, 3),
-        "hardware": _hardware(),
+        "hardware": hardware(),
         "commit": _commit(),
         "validation": meta.get("validation"),
         "options": meta.get("options"),
@@ -91,15 +89,6 @@ def _dataset(folder: Path) -> dict[str, Any]:
     }
     seeds = about.get("seeds") or []
     return {**kept, "seeds": f"{min(seeds)} to {max(seeds)}"} if seeds else kept
-
-
-def _hardware() -> str:
-    """The machine this runs on: cores and the processor's name."""
-    name = platform.machine()
-    with contextlib.suppress(OSError):
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        name = next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), name)
-    return f"{os.cpu_count()} cores, {name}"
 
 
 def _commit() -> str | None:

@@ -19,9 +19,11 @@ def add_parser(subparsers: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Measures, prints, writes; 1 when a check failed."""
+    from rssm_ros import provenance
     from rssm_ros.envs import acceptance
 
-    summary: dict[str, Any] = {"speed": acceptance.speed(), "machine": acceptance.machine()}
+    machine = {"cpu": provenance.hardware(), **provenance.versions("mujoco", "numpy", "gymnasium")}
+    summary: dict[str, Any] = {"speed": acceptance.speed(), "machine": machine}
     runs = acceptance.measure(range(args.seeds), args.seconds, args.workers)
     summary |= acceptance.summarise(runs)
     command = f"rssm scene --seeds {args.seeds} --seconds {args.seconds:.0f} --out docs/reference/scene.md"

@@ -17,6 +17,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from rssm_ros import provenance
 from rssm_ros.bundle import BundleError, load_bundle
 from rssm_ros.contract import HIDDEN, Contract, find_contract
 from rssm_ros.evaluation import summary as summaries
@@ -24,6 +25,7 @@ from rssm_ros.nodes.graph import PLANNERS, GraphOptions, manipulator_graph
 from rssm_ros.nodes.processes import NodeProcess, child_environment, end_all
 
 FAILED, USAGE = 1, 2
+VERSIONS = ("numpy", "onnxruntime", "mujoco", "ros-rclpy", "rosbags")  # what a run depends on
 AFTERMATH = 0.8  # s that the sim goes on after a failure, so that its trace shows the robot stopping
 LOOK = 0.05  # s between looks at the processes
 SHOWN = 4  # status lines per second in a terminal
@@ -261,8 +263,8 @@ def _summary(
     """Everything that summary.json says."""
     found: dict[str, Any] = {
         "seed": options.seed,
-        "machine": summaries.machine(),
-        "versions": summaries.versions(),
+        "machine": provenance.machine(),
+        "versions": {**provenance.versions(*VERSIONS), "ros_distro": os.environ.get("ROS_DISTRO", "")},
     }
     try:
         found["bundle_sha256"] = load_bundle(options.bundle_folder()).sha256

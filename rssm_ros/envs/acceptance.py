@@ -4,13 +4,10 @@ Every reference policy drives the same seeds; beside the expert's runs the class
 errors are compared on the very same ticks: the hidden ones on which every tracker believes something.
 """
 
-import os
-import platform
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
-from importlib import metadata
 from multiprocessing import get_context
 from typing import Any
 
@@ -247,18 +244,6 @@ def _checks(policies: dict[str, Any], errors: dict[str, float]) -> list[Check]:
     ]
 
 
-def machine() -> dict[str, str]:
-    """Where and with what this was measured."""
-    model = platform.processor() or platform.machine()
-    try:
-        with open("/proc/cpuinfo") as stream:
-            model = next(line.split(":", 1)[1].strip() for line in stream if line.startswith("model name"))
-    except (OSError, StopIteration):
-        pass
-    versions = {name: metadata.version(name) for name in ("mujoco", "numpy", "gymnasium")}
-    return {"cpu": f"{os.cpu_count()} x {model}", "python": platform.python_version(), **versions}
-
-
 def markdown(summary: dict[str, Any], command: str, seeds: int, seconds: float) -> str:
     """The page docs/reference/scene.md."""
     lines = [
@@ -285,10 +270,10 @@ def markdown(summary: dict[str, Any], command: str, seeds: int, seconds: float) 
         )
     lines += [
         "",
-        "Trackers, looking on while the expert works: root mean square of the position error on the ticks with",
-        f"at most {HIDDEN:.0%} of the package visible on which all of them believe something "
-        f"({summary['hidden_compared']:.1%} of these",
-        "ticks). *Forgot*: the share on which this one does not.",
+        "Trackers, looking on while the expert works: root mean square of the position error on those ticks",
+        f"with at most {HIDDEN:.0%} of the package visible on which all of them believe something: "
+        f"{summary['hidden_compared']:.1%}.",
+        "*Forgot*: the share on which this one does not.",
         "",
         "| tracker | hidden error (m) | forgot |",
         "|---|---|---|",

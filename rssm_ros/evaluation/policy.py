@@ -3,12 +3,10 @@
 import multiprocessing
 import operator
 import os
-import platform
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +17,7 @@ from rssm_ros.contract import HIDDEN, VISIBLE
 from rssm_ros.evaluation.errors import EvaluationError
 from rssm_ros.evaluation.statistics import estimate, mean, ratio, root_ratio
 from rssm_ros.online.baselines import climatology, hold_last
+from rssm_ros.provenance import hardware, versions
 
 BUNDLE = "bundle"
 REFERENCES = ("expert", "constant_velocity", "memoryless", "random")
@@ -268,6 +267,6 @@ def evaluate(
         **summarise(episodes),
         "wall_s": round(time.monotonic() - start, 1),
         "workers": workers,
-        "machine": f"{platform.machine()}, {os.cpu_count()} cores",
-        "versions": {name: metadata.version(name) for name in VERSIONS},
+        "machine": hardware(),
+        "versions": versions(*VERSIONS),
     }

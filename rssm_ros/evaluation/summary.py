@@ -9,11 +9,9 @@ which is more than any detector would give them.
 import json
 import math
 import os
-import platform
 from collections.abc import Mapping
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -255,32 +253,6 @@ def checks(
         ):
             add(name, hidden / base if hidden is not None and base else None, None, bound)
     return made
-
-
-def machine() -> dict[str, Any]:
-    """Where it ran."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        cpu = next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), "")
-    except OSError:
-        cpu = platform.processor()
-    return {
-        "cpu": cpu,
-        "cores": os.cpu_count(),
-        "system": platform.platform(),
-        "load_1min": os.getloadavg()[0],
-    }
-
-
-def versions() -> dict[str, str]:
-    """Of what a result depends on."""
-    found = {"python": platform.python_version(), "ros_distro": os.environ.get("ROS_DISTRO", "")}
-    for name in ("rssm_ros", "numpy", "onnxruntime", "mujoco", "ros-rclpy", "rosbags"):
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            found[name] = ""
-    return found
 
 
 def write_summary(path: Path, summary: Mapping[str, Any]) -> dict[str, Any]:

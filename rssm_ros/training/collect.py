@@ -284,6 +284,7 @@ def collect(
 def write_summary(directory: Path, plans: Iterable[Plan]) -> dict[str, Any]:
     """dataset.json: contract, seeds, counts, versions and one hash over every episode in the folder."""
     from rssm_ros.contract import find_contract
+    from rssm_ros.provenance import versions
 
     files = sorted(directory.glob("episode-*.npz"))
     digest, ticks = hashlib.sha256(), 0
@@ -304,23 +305,10 @@ def write_summary(directory: Path, plans: Iterable[Plan]) -> dict[str, Any]:
         "kinds": kinds,
         "seeds": [int(path.stem.split("-", 2)[1]) for path in files],
         "sha256": digest.hexdigest(),
-        "versions": versions(),
+        "versions": versions("numpy", "mujoco", "gymnasium"),
         "last_request": [asdict(plan) for plan in list(plans)[:1]],
     }
     partial = directory / f".dataset.json.{os.getpid()}.part"
     partial.write_text(json.dumps(summary, indent=1) + "\n")
     partial.replace(directory / "dataset.json")
     return summary
-
-
-def versions() -> dict[str, str]:
-    """The versions a recording depends on."""
-    import platform
-    from importlib import metadata
-
-    from rssm_ros import __version__
-
-    found = {"python": platform.python_version(), "rssm_ros": __version__}
-    for name in ("numpy", "mujoco", "gymnasium"):
-        found[name] = metadata.version(name)
-    return found

@@ -67,7 +67,7 @@ def test_the_page_says_what_was_compared() -> None:
         "machine": {"cpu": "x"},
     }
     page = acceptance.markdown(summary, "rssm scene", 1, 1.0)
-    assert "(50.0%)" in page and "| constant velocity | 0.1000 | 50.0% |" in page
+    assert ": 50.0%." in page and "| constant velocity | 0.1000 | 50.0% |" in page
 
 
 def test_policies_take_the_rate_from_the_contract(monkeypatch: pytest.MonkeyPatch) -> None:
