@@ -1,7 +1,7 @@
 """One way to wait for messages, on whichever executor this ROS has.
 
-rclpy's EventsExecutor runs callbacks in the order of arrival, at a third of the cost of the wait-set
-executor; it is still called experimental, and its own `spin` neither sleeps nor ends on a signal, so only
+rclpy's EventsExecutor runs callbacks in the order of arrival, as the wait-set executor does not; it
+is still called experimental, and its own `spin` neither sleeps nor ends on a signal, so only
 `spin_once` is used. Older distributions have the wait-set executor only: then everything that is ready is
 taken together.
 """

@@ -19,8 +19,7 @@ def prepare(threads: int) -> torch.device:
     """Set threads and memory behaviour; the device to train on (a GPU when there is one).
 
     Two things cost a CPU run most of its time otherwise: glibc gives every large tensor back to the kernel,
-    so each update faults in its pages again (measured: 4 x on normalisation layers), and denormal second
-    moments slow down the optimizer.
+    so each update faults in its pages again, and denormal second moments slow down the optimizer.
     """
     if sys.platform.startswith("linux"):
         try:

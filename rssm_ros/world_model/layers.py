@@ -36,7 +36,7 @@ class Linear(nn.Linear):
 class BlockLinear(nn.Module):
     """Block-diagonal linear: input block g feeds output block g only.
 
-    The weight is [group, in, out] so that one bmm does all blocks; other layouts cost 30 times as much.
+    The weight is [group, in, out] so that one bmm does all blocks, without a copy.
     """
 
     def __init__(self, inputs: int, outputs: int, blocks: int) -> None:
