@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
 import ctypes
-import os
-import platform
 import subprocess
 import sys
 from pathlib import Path
 
 import torch
+
+from rssm_ros import provenance
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
 
@@ -35,22 +34,7 @@ def prepare(threads: int) -> torch.device:
     return torch.device("cpu")
 
 
-def hardware(device: torch.device | None = None) -> str:
-    """The machine this runs on: cores, the processor's name, and the GPU's where `device` is one."""
-    name = platform.machine()
-    with contextlib.suppress(OSError):
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        name = next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), name)
-    gpu = torch.cuda.get_device_name(device) if device is not None and device.type == "cuda" else ""
-    return ", ".join(part for part in (gpu, f"{os.cpu_count()} cores", name) if part)
-
-
-def commit() -> str | None:
-    """The commit of the checkout that this code is in (`-dirty` where it was changed); None without one."""
-    command = ["git", "describe", "--always", "--dirty", "--exclude=*"]
-    folder = Path(__file__).resolve().parent
-    try:
-        done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=10, check=True)
-    except (OSError, subprocess.SubprocessError):
-        return None
-    return done.stdout.strip() or None
+def hardware(device: torch.device) -> str:
+    """The machine this runs on in a few words, its GPU first where `device` is one."""
+    here = provenance.hardware()
+    return f"{torch.cuda.get_device_name(device)}, {here}" if device.type == "cuda" else here
