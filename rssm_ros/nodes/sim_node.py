@@ -48,11 +48,9 @@ class SimNode(ManagedNode):
         """The cell, its renderer, topics and services."""
         try:
             from rssm_ros.envs.manipulator import ManipulatorEnv
-        except (RuntimeError, ImportError, AttributeError) as error:  # what a wrong MUJOCO_GL does on import
-            raise NodeError(
-                f"MuJoCo cannot draw here: {error}. Set MUJOCO_GL=egl; on Debian install libegl1 and "
-                "libgl1-mesa-dri"
-            ) from error
+        except (ImportError, AttributeError) as error:
+            told = f"the simulator cannot be loaded: {error}; pip install 'rssm_ros[sim]'"
+            raise NodeError(told) from error
         self.contract = find_contract(self.value("contract"))
         self.robot = SimulatedRobot(ManipulatorEnv(episode_seconds=None), self.contract)
         self._answer: tuple[int, Any] | None = None
