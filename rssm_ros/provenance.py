@@ -2,6 +2,7 @@
 
 import os
 import platform
+import subprocess
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,17 @@ def machine() -> dict[str, Any]:
 def hardware() -> str:
     """The machine in a few words: cores and the processor's name."""
     return f"{os.cpu_count()} cores, {_processor()}"
+
+
+def commit() -> str | None:
+    """The commit of the checkout that this code is in (`-dirty` where it was changed); None without one."""
+    command = ["git", "describe", "--always", "--dirty", "--exclude=*"]
+    folder = Path(__file__).resolve().parent
+    try:
+        done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=10, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout.strip() or None
 
 
 def versions(*packages: str) -> dict[str, str]:

@@ -2,10 +2,11 @@
 
 import argparse
 import json
-import subprocess
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+
+SETTINGS = ("batch", "length", "rate", "imagination_fraction", "threads")  # told of each training stage
 
 
 def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -21,6 +22,15 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     parser.add_argument("--scores", type=Path, help="JSON whose content becomes the bundle's scores")
     parser.add_argument(
         "--commands", type=Path, help="text file with the commands that made it, for the card"
+    )
+    parser.add_argument(
+        "--earlier",
+        type=Path,
+        nargs="+",
+        default=[],
+        metavar="RUN",
+        help="the runs that the checkpoint's first known run was started from, the first one first; only "
+        "where checkpoints of an older version do not say so themselves",
     )
     parser.add_argument(
         "--shuffle-weights",
@@ -58,24 +68,50 @@ def run(args: argparse.Namespace) -> int:
 def _provenance(meta: Mapping[str, Any], args: argparse.Namespace) -> Any:
     """What the manifest says about data and training; folders by name only, they mean nothing elsewhere."""
     from rssm_ros.export.bundle import Provenance
-    from rssm_ros.provenance import hardware
+    from rssm_ros.provenance import commit, hardware
 
+    stages = _stages(meta, args)
+    folders = dict.fromkeys(str(folder) for stage in stages for folder in stage.get("data") or ())
     training = {
         "commands": args.commands.read_text().splitlines() if args.commands else None,
         "shuffled_with_seed": args.shuffle_weights,
-        "steps": meta.get("step"),
-        "hours": round(float(meta.get("elapsed_s") or 0.0) / 3600, 3),
-        "hardware": hardware(),
-        "commit": _commit(),
+        "steps": sum(int(stage.get("step") or 0) for stage in stages),
+        "hours": round(sum(float(stage.get("elapsed_s") or 0.0) for stage in stages) / 3600, 3),
+        "stages": {f"{at} {stage['name']}": _told(stage) for at, stage in enumerate(stages, 1)},
+        "exported_on": hardware(),
+        "exported_at_commit": commit(),
         "validation": meta.get("validation"),
         "options": meta.get("options"),
         "sizes": meta.get("sizes"),
         "versions": meta.get("versions"),
     }
-    folders = meta.get("data")
-    dataset = {Path(str(folder)).name: _dataset(Path(str(folder))) for folder in folders or ()}
+    dataset = {Path(folder).name: _dataset(Path(folder)) for folder in folders}
     scores = json.loads(args.scores.read_text()) if args.scores else {}
     return Provenance(dataset, {k: v for k, v in training.items() if v not in (None, {}, [])}, {}, scores)
+
+
+def _stages(meta: Mapping[str, Any], args: argparse.Namespace) -> list[Mapping[str, Any]]:
+    """Every run that the weights went through, the first one first, as its checkpoint tells it."""
+    from rssm_ros.training.checkpoint import read_state
+
+    earlier = [{"name": run.resolve().name, **read_state(run)} for run in args.earlier]
+    return [*earlier, *meta.get("chain", []), {"name": args.checkpoint.name, **meta}]
+
+
+def _told(stage: Mapping[str, Any]) -> dict[str, Any]:
+    """One stage in the manifest's words."""
+    options = stage.get("options") or {}
+    told = {
+        "steps": stage.get("step"),
+        "hours": round(float(stage.get("elapsed_s") or 0.0) / 3600, 3),
+        "data": ", ".join(Path(str(folder)).name for folder in stage.get("data") or ()),
+        **{
+            name: options.get(name) for name in ("batch", "length", "rate", "imagination_fraction", "threads")
+        },
+        "hardware": stage.get("hardware"),
+        "commit": stage.get("commit"),
+    }
+    return {name: value for name, value in told.items() if value not in (None, "")}
 
 
 def _dataset(folder: Path) -> dict[str, Any]:
@@ -89,13 +125,3 @@ def _dataset(folder: Path) -> dict[str, Any]:
     }
     seeds = about.get("seeds") or []
     return {**kept, "seeds": f"{min(seeds)} to {max(seeds)}"} if seeds else kept
-
-
-def _commit() -> str | None:
-    """The commit of the checkout this runs in, if it is one."""
-    command = ["git", "describe", "--always", "--dirty", "--exclude=*"]
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)
-    except (OSError, subprocess.SubprocessError):
-        return None
-    return done.stdout.strip() or None

@@ -91,6 +91,18 @@ def read(directory: Path) -> Saved:
     return Saved(model, optimizer, state)
 
 
+def read_state(directory: Path) -> dict[str, Any]:
+    """`state.json` of the newest checkpoint alone; TrainingError if there is none or it is damaged."""
+    place = find(directory)
+    try:
+        state: dict[str, Any] = json.loads((place / FILES[2]).read_text())
+    except (OSError, ValueError) as error:
+        raise TrainingError(
+            f"checkpoint {place} is damaged ({error}); delete it to fall back to the one before"
+        ) from error
+    return state
+
+
 def stage(state: Mapping[str, Any]) -> dict[str, Any]:
     """What a run's successors remember of it: one entry of a `chain`."""
     kept = ("name", "step", "elapsed_s", "ticks", "options", "data", "commit", "hardware")

@@ -15,11 +15,12 @@ import torch
 from torch import Tensor
 
 from rssm_ros.contract import Contract
+from rssm_ros.provenance import commit
 from rssm_ros.training import checkpoint
 from rssm_ros.training.augment import augment
 from rssm_ros.training.errors import TrainingError
 from rssm_ros.training.learner import Learner, Terms, Update, normalised_slew
-from rssm_ros.training.machine import commit, hardware, prepare
+from rssm_ros.training.machine import hardware, prepare
 from rssm_ros.training.optimizer import Optimizer, learning_rate
 from rssm_ros.training.options import Options
 from rssm_ros.training.progress import Reporter

@@ -109,6 +109,7 @@ def checkpoint(monkeypatch, tmp_path):
         "data": [str(tmp_path / "cell")],
     }
     monkeypatch.setattr(checkpoint, "load_checkpoint", lambda _: (*model.modules(), meta))
+    return meta
 
 
 @pytest.mark.parametrize("extra", [[], ["--shuffle-weights", "3"]])
@@ -143,3 +144,27 @@ def test_scores_and_commands_reach_the_card(checkpoint, tmp_path):
 def test_the_export_command_refuses_an_empty_horizon(checkpoint, tmp_path, capsys):
     assert cli.main(["export", "runs/x", "--out", str(tmp_path / "m"), "--horizon", "0"]) == 2
     assert "at least 1 tick" in capsys.readouterr().err
+
+
+def test_the_card_tells_all_runs_that_the_weights_went_through(checkpoint, tmp_path, monkeypatch):
+    """What the checkpoint remembers, and by name what one of an older version does not."""
+    from rssm_ros.training import checkpoint as module
+
+    about = {"elapsed_s": 1800.0, "data": [str(tmp_path / "old")], "options": {"rate": 1e-3, "threads": 2}}
+    checkpoint["chain"] = [
+        {"name": "second", "step": 5, **about, "hardware": "a toaster", "commit": "c0ffee"}
+    ]
+    monkeypatch.setattr(module, "read_state", lambda run: {"step": 3, **about})
+    out = tmp_path / "m"
+    words = ["export", "runs/x", "--out", str(out), "--horizon", "1", "--earlier", "runs/first"]
+    assert cli.main(words) == 0
+    training = load_bundle(out).training
+    assert (training["hours"], training["steps"]) == (2.0, 20)
+    assert list(training["stages"]) == ["1 first", "2 second", "3 x"]
+    assert set(load_bundle(out).dataset) == {"old", "cell"}
+    text = (out / "README.md").read_text()
+    assert (
+        "| stages 2 second hardware | a toaster |" in text and "| stages 2 second commit | c0ffee |" in text
+    )
+    assert "| stages 1 first hours | 0.5 |" in text and "| stages 3 x hours | 1 |" in text
+    assert str(tmp_path) not in (out / "bundle.json").read_text()
