@@ -5,11 +5,13 @@ import os
 import signal
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 
 from rssm_ros.cli.main import main
-from rssm_ros.contract import find_contract
+from rssm_ros.contract import HIDDEN, find_contract
+from rssm_ros.online.baselines import hold_last
 from rssm_ros.training import checkpoint
 from rssm_ros.training.errors import TrainingError
 from rssm_ros.training.options import Options, options
@@ -106,17 +108,27 @@ def test_sigterm_saves_too(data, tmp_path, monkeypatch):
 
 
 def test_validation_figures_have_baselines(data, tmp_path):
+    """The baselines' figures are what their definitions say, on the hidden ticks of the held-out rows."""
     made = trainer(replace(TINY, steps=2), data, tmp_path / "run", validation=data)
     made.run()
-    for name in (
-        "package_hidden",
-        "package_hidden_one",
-        "package_hidden_hold",
-        "package_hidden_constant",
-        "kl",
-    ):
-        assert made.figures[name] >= 0.0, name
-    assert made.figures["package_visible_hold"] == 0.0
+    rows = made.rows.data
+    truth, hidden = rows["target_package"].numpy(), rows["visibility_package"].numpy() <= HIDDEN
+    constant = made.constant["package"].numpy()
+    names = ("target_package", "visibility_package", "odom", "is_first")
+    columns = zip(*(rows[name].numpy() for name in names), strict=True)
+    held = np.stack([hold_last(a, b, c, CONTRACT.dt, d) for a, b, c, d in columns])
+    held = np.where(np.isnan(held), constant, held)
+    assert hidden.sum() > 20
+
+    def rmse(guess):
+        return np.sqrt(np.square(guess - truth)[hidden].sum(-1).mean())
+
+    assert made.figures["package_hidden_hold"] == pytest.approx(rmse(held), rel=1e-4)
+    assert made.figures["package_hidden_constant"] == pytest.approx(rmse(constant), rel=1e-4)
+    assert made.figures["package_hidden_ticks"] == hidden.sum()
+    for name in ("package_hidden", "package_hidden_one", "package_visible", "kl"):
+        assert made.figures[name] > 0.0, name
+    assert 0.0 <= made.figures["package_hidden_inside90"] <= 1.0
 
 
 def test_checkpoint_loads_for_export(data, tmp_path):
