@@ -19,7 +19,9 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     parser.add_argument(
         "--horizon", type=int, default=10, help="ticks that rollout.onnx imagines (default 10)"
     )
-    parser.add_argument("--scores", type=Path, help="JSON whose content becomes the bundle's scores")
+    parser.add_argument(
+        "--scores", type=Path, help="report of `rssm evaluate-policy --out` on a bundle of these weights"
+    )
     parser.add_argument(
         "--commands", type=Path, help="text file with the commands that made it, for the card"
     )
@@ -86,7 +88,7 @@ def _provenance(meta: Mapping[str, Any], args: argparse.Namespace) -> Any:
         "versions": meta.get("versions"),
     }
     dataset = {Path(folder).name: _dataset(Path(folder)) for folder in folders}
-    scores = json.loads(args.scores.read_text()) if args.scores else {}
+    scores = _scores(args.scores) if args.scores else {}
     return Provenance(dataset, {k: v for k, v in training.items() if v not in (None, {}, [])}, {}, scores)
 
 
@@ -112,6 +114,28 @@ def _told(stage: Mapping[str, Any]) -> dict[str, Any]:
         "commit": stage.get("commit"),
     }
     return {name: value for name, value in told.items() if value not in (None, "")}
+
+
+def _scores(path: Path) -> dict[str, Any]:
+    """A report of evaluate-policy. That it is about these weights is checked once they are written."""
+    from rssm_ros.export.errors import ExportError
+
+    scores = _json(path)
+    if not isinstance(scores, dict) or "weights_sha256" not in scores:
+        raise ExportError(
+            f"{path}: has no weights_sha256, so nothing says which model these scores belong to; "
+            "make them with `rssm evaluate-policy BUNDLE --out FILE`"
+        )
+    return scores
+
+
+def _json(path: Path) -> Any:
+    from rssm_ros.export.errors import ExportError
+
+    try:
+        return json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise ExportError(f"{path}: cannot be read as JSON ({error})") from error
 
 
 def _dataset(folder: Path) -> dict[str, Any]:

@@ -250,10 +250,10 @@ def evaluate(
     work: Sequence[Task], workers: int = 1, watch: Callable[[Episode], None] = lambda episode: None
 ) -> dict[str, Any]:
     """Runs the tasks and returns their report; `watch` sees each episode as it ends."""
-    from rssm_ros.bundle import MANIFEST, load_bundle, sha256_of
+    from rssm_ros.bundle import WEIGHTS, load_bundle
 
     folder = work[0].bundle
-    load_bundle(folder)  # before the references take their minutes
+    bundle = load_bundle(folder)  # before the references take their minutes
     start = time.monotonic()
     episodes = []
     for episode in run_all(work, workers):
@@ -261,7 +261,10 @@ def evaluate(
         episodes.append(episode)
     return {
         "bundle": folder.name,
-        "bundle_sha256": sha256_of(folder / MANIFEST),
+        "bundle_sha256": bundle.sha256,
+        "weights_sha256": bundle.files[
+            WEIGHTS
+        ],  # the same in a bundle that is exported again with these scores
         "seconds": work[0].seconds,
         "particles": work[0].particles,
         **summarise(episodes),

@@ -76,6 +76,7 @@ def export_bundle(
         np.savez_compressed(work / GOLDEN, **arrays)  # type: ignore[arg-type]
         latent = _latent(model.world_model, contract, horizon)
         bundle = write_manifest(_manifest(contract, latent, provenance, folder.name), work)
+        _check_scores(bundle)
         (work / "README.md").write_text(model_card(bundle, work))
         Session(work)  # the proof
         os.chmod(work, 0o755)
@@ -112,6 +113,16 @@ def _check(model: Model, contract: Contract) -> None:
                 raise ExportError(
                     f"parameter {name} holds values that are not finite; take an earlier checkpoint"
                 )
+
+
+def _check_scores(bundle: Bundle) -> None:
+    """Scores that name their weights must be those of the weights just written."""
+    told, found = bundle.scores.get("weights_sha256"), bundle.files[WEIGHTS]
+    if told is not None and told != found:
+        raise ExportError(
+            f"the scores are of other weights (SHA-256 {str(told)[:12]}...) than this model's "
+            f"({found[:12]}...); run `rssm evaluate-policy` on a bundle of this checkpoint"
+        )
 
 
 def _graphs(model: Model, contract: Contract, folder: Path, horizon: int) -> dict[str, Array]:

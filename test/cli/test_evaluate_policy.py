@@ -21,7 +21,7 @@ def test_an_untrained_bundle_fails_and_says_by_how_much(
     assert report["seeds"] == [0, 1]
     assert report["status"] == "fail"
     assert report["belief"]["hidden"]["ticks"] > 0
-    assert len(report["bundle_sha256"]) == 64
+    assert len(report["bundle_sha256"]) == 64 and len(report["weights_sha256"]) == 64
 
 
 def test_the_table_shows_every_policy(

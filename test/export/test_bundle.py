@@ -126,9 +126,10 @@ def test_the_export_command_writes_a_bundle_that_verifies(checkpoint, tmp_path, 
 
 def test_scores_and_commands_reach_the_card(checkpoint, tmp_path):
     scores, commands = tmp_path / "scores.json", tmp_path / "commands.txt"
-    scores.write_text(
-        json.dumps({"sorted": {"bundle": {"value": 0.8125, "ci95": [0.7, 0.9]}}, "all": [0] * 30})
-    )
+    assert cli.main(["export", "runs/x", "--out", str(tmp_path / "unscored"), "--horizon", "1"]) == 0
+    told = {"sorted": {"bundle": {"value": 0.8125, "ci95": [0.7, 0.9]}}, "all": [0] * 30}
+    told["weights_sha256"] = load_bundle(tmp_path / "unscored").files["weights.bin"]
+    scores.write_text(json.dumps(told))
     commands.write_text(
         "rssm collect manipulator --out data/cell\nrssm train --data data/cell --out runs/x\n"
     )
@@ -168,3 +169,20 @@ def test_the_card_tells_all_runs_that_the_weights_went_through(checkpoint, tmp_p
     )
     assert "| stages 1 first hours | 0.5 |" in text and "| stages 3 x hours | 1 |" in text
     assert str(tmp_path) not in (out / "bundle.json").read_text()
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        ({"weights_sha256": "0" * 64}, "other weights"),
+        ({"sorted": 3}, "evaluate-policy"),
+        ([1], "evaluate-policy"),
+        (None, "cannot be read as JSON"),
+    ],
+)
+def test_scores_of_another_model_are_refused(checkpoint, tmp_path, capsys, content, says):
+    scores, out = tmp_path / "scores.json", tmp_path / "m"
+    scores.write_text("{" if content is None else json.dumps(content))
+    words = ["export", "runs/x", "--out", str(out), "--horizon", "1", "--scores", str(scores)]
+    assert cli.main(words) == 2 and says in capsys.readouterr().err
+    assert not out.exists()
