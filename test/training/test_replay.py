@@ -101,6 +101,34 @@ def test_other_contract_s_data_are_refused(tmp_path):
         open_storage(directory, SIGNALS)
 
 
+def without(directory, *names):
+    """The episodes there, without some of their arrays: recorded before the contract had them."""
+    for file in directory.glob("episode-*.npz"):
+        with np.load(file) as data:
+            arrays = {name: data[name] for name in data.files if name not in names}
+        np.savez(file, **arrays)
+    return directory
+
+
+def test_data_older_than_a_target_have_no_labels_of_it(store, tmp_path):
+    """They still serve for all else, and what labels there are alone decide about offset and scale."""
+    gone = ("target_destination", "visibility_destination")
+    older = open_storage(without(synthetic.write(tmp_path / "old", 3, 30, seed=1), *gone), SIGNALS)
+    assert (
+        torch.isnan(older["target_destination"]).all() and torch.isnan(older["visibility_destination"]).all()
+    )
+    assert not torch.isnan(older["target_package"]).any()
+    batch = Replay([older], 4, 10, 1, seed=0).batch(0)
+    assert batch["target_destination"].shape == (4, 10, 2) and torch.isnan(batch["target_destination"]).all()
+    both, alone = (Replay(stores, 4, 10, 1, seed=0) for stores in ([older, store], [store]))
+    for mixed, expected in zip(
+        both.target_statistics("destination"), alone.target_statistics("destination"), strict=True
+    ):
+        assert torch.equal(mixed, expected) and torch.isfinite(mixed).all()
+    with pytest.raises(TrainingError, match="destination has no label in any tick"):
+        Replay([older], 4, 10, 1, seed=0).target_statistics("destination")
+
+
 def test_less_data_than_one_slice_is_refused(store):
     with pytest.raises(TrainingError, match="fewer than one slice of 500"):
         Replay([store], 4, 500, 2, seed=0)

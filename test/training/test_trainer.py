@@ -15,6 +15,7 @@ from rssm_ros.online.baselines import hold_last
 from rssm_ros.training import checkpoint
 from rssm_ros.training.errors import TrainingError
 from rssm_ros.training.options import Options, options
+from rssm_ros.training.replay import Replay
 from rssm_ros.training.trainer import Trainer
 
 from . import synthetic
@@ -195,3 +196,49 @@ def test_a_run_remembers_the_runs_that_it_comes_from(data, tmp_path):
     for run in (*state["chain"], state):
         assert run["elapsed_s"] > 0 and run["data"] == [str(data)] and run["options"]["steps"] == run["step"]
         assert "cores" in run["hardware"]
+
+
+ONE_TARGET = replace(CONTRACT, targets=CONTRACT.targets[:1])
+
+
+def test_a_further_round_may_have_a_target_more(data, tmp_path):
+    """Everything that was learned is taken over; what is new starts afresh, and trains."""
+    Trainer(TINY, ONE_TARGET, [data], tmp_path / "first", quiet=True).run()
+    before = checkpoint.read(tmp_path / "first").model
+    made = trainer(TINY, data, tmp_path / "second", start_from=tmp_path / "first")
+    now = made.learner.state_dict()
+    assert [name for name in before if not torch.equal(before[name], now[name])] == []
+    added = set(now) - set(before)
+    assert added and all("destination" in name for name in added)
+    assert made.step == 0 and not any(made.optimizer.counts)
+    fresh = "world_model.target_heads.destination."
+    old = {name: value.clone() for name, value in now.items() if name.startswith(fresh)}
+    terms = made._update()
+    assert float(terms["target_destination"]) > 0.0 and torch.isfinite(terms["loss"])
+    moved = made.learner.state_dict()
+    assert any(not torch.equal(old[name], moved[name]) for name in old)
+
+
+def test_a_round_on_data_older_than_the_target_trains_all_else(data, tmp_path):
+    older = synthetic.write(tmp_path / "older", 3, 60, seed=5)
+    for file in older.glob("episode-*.npz"):
+        with np.load(file) as arrays:
+            kept = {name: arrays[name] for name in arrays.files if "destination" not in name}
+        np.savez(file, **kept)
+    made = Trainer(TINY, CONTRACT, [older, data], tmp_path / "run", quiet=True)
+    made.replay = Replay(made.replay.stores[:1], TINY.batch, TINY.length, TINY.chunks, TINY.seed)
+    terms = made._update()
+    assert float(terms["target_destination"]) == 0.0 and float(terms["target_package"]) != 0.0
+    assert all(bool(torch.isfinite(value).all()) for value in terms.values())
+
+
+@pytest.mark.parametrize("change", ["fewer targets", "another size"])
+def test_a_round_from_weights_that_do_not_fit_is_refused(data, tmp_path, change):
+    first = trainer(TINY, data, tmp_path / "first")
+    first._save()
+    if change == "fewer targets":
+        contract, chosen = ONE_TARGET, TINY
+    else:
+        contract, chosen = CONTRACT, replace(TINY, preset="size1m")
+    with pytest.raises(TrainingError, match=r"--start-from .*first.* do not fit"):
+        Trainer(chosen, contract, [data], tmp_path / "x", quiet=True, start_from=tmp_path / "first")
