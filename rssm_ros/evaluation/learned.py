@@ -67,6 +67,7 @@ class LearnedPolicy:
             self.filter.applied(self._stamp(tick - 1), applied)
             pending = self._limits.step(applied, self._limits.scale(self._action), self.contract.dt)
         self.filter.applied(self._stamp(tick - 1) + 1, pending)
+        self._planner.applied(pending)
         for spec in self.contract.observations:
             if spec.name in observation:
                 self.filter.observe(spec.name, now, observation[spec.name])

@@ -55,6 +55,7 @@ class PlannerNode(ManagedNode):
         self._command = self.create_lifecycle_publisher(JointState, "~/command/channels", COMMANDS)
         self._path = self.create_lifecycle_publisher(PathMessage, "~/plan", COMMANDS)
         self.create_subscription(PointCloud2, "filter_node/belief_ahead", self._keep, COMMANDS)
+        self.create_subscription(JointState, "gate_node/applied", self._on_applied, COMMANDS)
         self._target = self.contract.targets[0] if self.contract.targets else None
         folder = self.value("trace")
         dtype = plan_dtype(self.horizon, self._target.dim if self._target else 1)
@@ -64,6 +65,13 @@ class PlannerNode(ManagedNode):
         """Only the newest belief is worth an answer."""
         self._skipped += self._waiting is not None
         self._waiting = message
+
+    def _on_applied(self, message: Any) -> None:
+        """Where the next plan begins."""
+        try:
+            self.planner.applied(messages.read_joints(message, self.contract.channels, ("position",)))
+        except messages.MessageError as error:
+            self.get_logger().error(str(error), throttle_duration_sec=5.0)
 
     def start(self) -> None:
         """Nothing planned before is of any use."""

@@ -17,7 +17,7 @@ from rssm_ros.contract import Contract
 from rssm_ros.online import noise
 from rssm_ros.online.belief import Belief, Floats
 from rssm_ros.online.errors import FilterError
-from rssm_ros.online.limits import Limits
+from rssm_ros.online.limits import Limits, Vector
 from rssm_ros.online.steps import Imagined, State
 
 KINDS = ("actor", "cem", "hold")
@@ -51,12 +51,15 @@ class Planner(Protocol):
     def plan(self, belief: Belief, deadline: float) -> Plan:
         """The best found by the deadline (s of the steady clock); FilterError when there is none."""
 
+    def applied(self, si: Vector) -> None:
+        """The command that stands until the next plan's first action follows it, SI [A]."""
+
     def reset(self) -> None:
         """Forget the last plan."""
 
 
 class HoldPlanner:
-    """The contract's safe action, from whatever was planned last."""
+    """The contract's safe action, from whatever was planned or applied last."""
 
     def __init__(self, contract: Contract) -> None:
         self._limits = Limits(contract)
@@ -65,6 +68,10 @@ class HoldPlanner:
     def reset(self) -> None:
         """Nothing was planned."""
         self.last = self._limits.safe(None, np.zeros_like(self._limits.low))  # SI [A]
+
+    def applied(self, si: Vector) -> None:
+        """What is held."""
+        self.last = si
 
     def plan(self, belief: Belief, deadline: float) -> Plan:
         """The safe action. Needs neither model nor time."""
@@ -77,6 +84,9 @@ class ActorPlanner:
 
     def __init__(self, session: Acting) -> None:
         self._session = session
+
+    def applied(self, si: Vector) -> None:
+        """It says where to go; the gate decides how fast."""
 
     def reset(self) -> None:
         """It has no memory."""
@@ -128,6 +138,11 @@ class CemPlanner:
         """Forget the last plan."""
         self._last: Floats | None = None  # [H, A]
         self._last_tick = -1
+        self._standing: Vector | None = None  # SI [A]
+
+    def applied(self, si: Vector) -> None:
+        """What the first action of the next plan follows."""
+        self._standing = si
 
     def plan(self, belief: Belief, deadline: float) -> Plan:
         """Improves the mean plan until the iterations or the time are used up; at worst the actor's plan."""
@@ -172,10 +187,14 @@ class CemPlanner:
         return mean
 
     def _reachable(self, plans: Floats) -> Floats:
-        """Plans [C, H, A] as the limits would let them through after the first command."""
+        """Plans [C, H, A] as the limits would let them through after the command that stands.
+
+        As long as none is known, the first action is free.
+        """
         si = self._limits.scale(plans)
-        for tick in range(1, si.shape[1]):
-            si[:, tick] = self._limits.step(si[:, tick - 1], si[:, tick], self._dt)
+        before = si[:, 0] if self._standing is None else self._standing
+        for tick in range(si.shape[1]):
+            before = si[:, tick] = self._limits.step(before, si[:, tick], self._dt)
         return self._limits.normalise(si).astype(np.float32)
 
     def _evaluate(self, tick: int, state: State, plans: Floats) -> tuple[Floats, Floats]:
@@ -196,6 +215,11 @@ class Fallback:
 
     def __init__(self, planners: Sequence[Planner], hold: HoldPlanner) -> None:
         self._planners, self._hold = planners, hold
+
+    def applied(self, si: Vector) -> None:
+        """Told to every planner."""
+        for planner in (*self._planners, self._hold):
+            planner.applied(si)
 
     def reset(self) -> None:
         """Forget the last plans."""

@@ -6,6 +6,7 @@ import pytest
 from rssm_ros.contract import find_contract
 from rssm_ros.online.belief import Belief, TargetBelief
 from rssm_ros.online.errors import FilterError
+from rssm_ros.online.limits import Limits
 from rssm_ros.online.planner import ActorPlanner, CemPlanner, CemSettings, HoldPlanner, make_planner
 from rssm_ros.online.steps import Imagined
 
@@ -100,6 +101,26 @@ def test_plans_go_through_the_limits_they_will_meet():
     planner = cem(Imagination(goal=1.0), std=3.0)
     si = planner._limits.scale(planner.plan(belief(), math.inf).actions)
     assert (np.abs(np.diff(si, axis=0)) <= CONTRACT.slew * CONTRACT.dt + 1e-5).all()
+
+
+def test_a_plan_begins_where_the_robot_s_command_stands():
+    """Else its first action, the only one that is carried out, is not what was imagined."""
+    planner = make_planner("cem", Imagination(goal=1.0), CONTRACT, H)
+    standing = 0.5 * (CONTRACT.low + CONTRACT.high)
+    planner.applied(standing)
+    si = Limits(CONTRACT).scale(planner.plan(belief(), math.inf).actions)
+    steps = np.abs(np.diff(np.vstack([standing, si]), axis=0))
+    assert (steps <= CONTRACT.slew * CONTRACT.dt + 1e-5).all()
+    planner.reset()  # a new episode: nothing is known to stand
+    free = Limits(CONTRACT).scale(planner.plan(belief(), math.inf).actions[0])
+    assert (np.abs(free - standing) > CONTRACT.slew * CONTRACT.dt).any()
+
+
+def test_hold_holds_what_was_applied():
+    planner = make_planner("hold", Imagination(), CONTRACT, H)
+    planner.applied(CONTRACT.low)
+    si = Limits(CONTRACT).scale(planner.plan(belief(), 0.0).actions[0])
+    np.testing.assert_allclose(si[2:], CONTRACT.low[2:], atol=1e-6)
 
 
 def test_hold_is_the_safe_action():
