@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,12 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     )
     parser.add_argument(
         "--scores", type=Path, help="report of `rssm evaluate-policy --out` on a bundle of these weights"
+    )
+    parser.add_argument(
+        "--thresholds",
+        type=Path,
+        help='JSON {"surprise": {"camera+joints+odom": NATS, ...}}: surprise above which the gate loses '
+        "patience, by what was seen; default: what one validation tick in a thousand exceeded",
     )
     parser.add_argument(
         "--commands", type=Path, help="text file with the commands that made it, for the card"
@@ -89,7 +96,8 @@ def _provenance(meta: Mapping[str, Any], args: argparse.Namespace) -> Any:
     }
     dataset = {Path(folder).name: _dataset(Path(folder)) for folder in folders}
     scores = _scores(args.scores) if args.scores else {}
-    return Provenance(dataset, {k: v for k, v in training.items() if v not in (None, {}, [])}, {}, scores)
+    told = {name: value for name, value in training.items() if value not in (None, {}, [])}
+    return Provenance(dataset, told, _thresholds(meta, args), scores)
 
 
 def _stages(meta: Mapping[str, Any], args: argparse.Namespace) -> list[Mapping[str, Any]]:
@@ -127,6 +135,34 @@ def _scores(path: Path) -> dict[str, Any]:
             "make them with `rssm evaluate-policy BUNDLE --out FILE`"
         )
     return scores
+
+
+def _thresholds(meta: Mapping[str, Any], args: argparse.Namespace) -> dict[str, dict[str, float]]:
+    """Of the surprise, by presence pattern: from the file, or from the run's last validation (which says
+    nothing about shuffled weights)."""
+    from rssm_ros.bundle import pattern
+    from rssm_ros.export.errors import ExportError
+    from rssm_ros.training.validation import surprise_thresholds
+
+    path = args.thresholds
+    if path is None:
+        found = surprise_thresholds(meta.get("validation") or {}) if args.shuffle_weights is None else {}
+        return {"surprise": found} if found else {}
+    told = _json(path)
+    surprise = told.get("surprise") if isinstance(told, dict) else None
+    if not isinstance(surprise, dict) or set(told) != {"surprise"}:
+        raise ExportError(f"{path}: expected an object with the one key 'surprise', and patterns in it")
+    known = set(meta["contract"]["observations"])
+    for name, value in surprise.items():
+        parts = name.split("+")
+        if pattern(parts) != name or not set(parts) <= known:
+            raise ExportError(
+                f"{path}: {name!r} is no pattern of this contract; expected names of {sorted(known)}, "
+                "sorted, with + between them"
+            )
+        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < math.inf:
+            raise ExportError(f"{path}: {name} is {value!r}; expected a finite number of nats above 0")
+    return {"surprise": {name: float(value) for name, value in surprise.items()}}
 
 
 def _json(path: Path) -> Any:

@@ -186,3 +186,34 @@ def test_scores_of_another_model_are_refused(checkpoint, tmp_path, capsys, conte
     words = ["export", "runs/x", "--out", str(out), "--horizon", "1", "--scores", str(scores)]
     assert cli.main(words) == 2 and says in capsys.readouterr().err
     assert not out.exists()
+
+
+def test_surprise_thresholds_come_from_validation_or_from_a_file(checkpoint, tmp_path):
+    seen = {"camera", "joints", "odom"}
+    checkpoint["validation"] = {"kl": 1.0, "surprise_p999_camera+joints+odom": 7.5}
+    words = ["export", "runs/x", "--horizon", "1", "--out"]
+    assert cli.main([*words, str(tmp_path / "own")]) == 0
+    assert load_bundle(tmp_path / "own").surprise_threshold(seen) == 7.5
+    assert "| surprise camera+joints+odom | 7.5 |" in (tmp_path / "own" / "README.md").read_text()
+    file = tmp_path / "thresholds.json"
+    file.write_text(json.dumps({"surprise": {"camera+joints+odom": 9, "joints+odom": 2.5}}))
+    assert cli.main([*words, str(tmp_path / "given"), "--thresholds", str(file)]) == 0
+    bundle = load_bundle(tmp_path / "given")
+    assert (bundle.surprise_threshold(seen), bundle.surprise_threshold(seen - {"camera"})) == (9.0, 2.5)
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        ({"camera": 3}, "one key 'surprise'"),
+        ({"surprise": {"odom+camera": 3}}, "no pattern of this contract"),
+        ({"surprise": {"lidar": 3}}, "no pattern of this contract"),
+        ({"surprise": {"camera": "3"}}, "finite number of nats"),
+        ({"surprise": {"camera": float("nan")}}, "finite number of nats"),
+    ],
+)
+def test_thresholds_that_make_no_sense_are_refused(checkpoint, tmp_path, capsys, content, says):
+    file = tmp_path / "thresholds.json"
+    file.write_text(json.dumps(content))
+    words = ["export", "runs/x", "--out", str(tmp_path / "m"), "--horizon", "1", "--thresholds", str(file)]
+    assert cli.main(words) == 2 and says in capsys.readouterr().err
