@@ -43,6 +43,8 @@ class PlannerNode(ManagedNode):
     def __init__(self) -> None:
         super().__init__("planner_node")
         self._waiting: Any = None
+        self._standing: Any = None  # SI [A]: the command that the gate sent last
+        self._restarted = False  # the filter did, in a belief that was skipped
         self._skipped = 0
 
     def set_up(self) -> None:
@@ -63,19 +65,23 @@ class PlannerNode(ManagedNode):
 
     def _keep(self, message: Any) -> None:
         """Only the newest belief is worth an answer."""
-        self._skipped += self._waiting is not None
+        if self._waiting is not None:
+            self._skipped += 1
+            self._restarted |= _says_first(self._waiting)
         self._waiting = message
 
     def _on_applied(self, message: Any) -> None:
         """Where the next plan begins."""
         try:
-            self.planner.applied(messages.read_joints(message, self.contract.channels, ("position",)))
+            self._standing = messages.read_joints(message, self.contract.channels, ("position",))
+            self.planner.applied(self._standing)
         except messages.MessageError as error:
             self.get_logger().error(str(error), throttle_duration_sec=5.0)
 
     def start(self) -> None:
         """Nothing planned before is of any use."""
-        self._waiting = None
+        self._waiting = self._standing = None
+        self._restarted = False
         self.planner.reset()
 
     def work(self) -> None:
@@ -89,8 +95,11 @@ class PlannerNode(ManagedNode):
         except messages.MessageError as error:
             self.get_logger().error(str(error), throttle_duration_sec=5.0)
             return
-        if belief.first:
+        if belief.first or self._restarted:
+            self._restarted = False
             self.planner.reset()
+            if self._standing is not None:  # the gate goes on, whatever the filter forgot
+                self.planner.applied(self._standing)
         plan = self.planner.plan(belief, received + float(self.value("deadline")) * self.contract.dt)
         answered = stamp_of(belief.tick - self.contract.actuation_delay, self.contract.rate)
         self._publish(plan, answered)
@@ -154,6 +163,14 @@ class PlannerNode(ManagedNode):
             pose.pose.orientation.w = 1.0
             made.poses.append(pose)
         return made
+
+
+def _says_first(message: Any) -> bool:
+    """Whether the filter (re)started at this belief; of one that cannot be read nothing is known."""
+    try:
+        return bool(messages.read_belief(message)["first"][0])
+    except (messages.MessageError, ValueError, IndexError):
+        return False
 
 
 def main() -> int:

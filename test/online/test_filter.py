@@ -166,6 +166,13 @@ def test_ahead_goes_through_the_commands_already_applied():
     assert still.ahead(last) is last
 
 
+def test_the_belief_ahead_says_that_the_filter_restarted():
+    """The planner knows nothing else by which to forget its last plan."""
+    filter_ = new_filter()
+    beliefs = drive(filter_, 3)
+    assert [filter_.ahead(belief).first for belief in beliefs] == [True, False, False]
+
+
 # What is refused
 
 
