@@ -7,6 +7,7 @@ import shutil
 import signal
 import sys
 import time
+import traceback
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -78,7 +79,10 @@ def run(arguments: argparse.Namespace) -> int:
     options = _options(arguments, contract, out)
     console = Console(stderr=True, quiet=arguments.json)
     outcome = _run_graph(options, contract, out, console, arguments)
-    found = _summary(outcome, options, contract, out, arguments, console)
+    found = _summary(outcome, options, contract, out)
+    summaries.write_summary(out / "summary.json", found)  # before anything else that may fail
+    if not outcome.error:
+        _afterwards(outcome, options, contract, out, found, arguments, console)
     found["total_wall_s"] = round(time.monotonic() - started, 2)
     whole = summaries.write_summary(out / "summary.json", found)
     if arguments.json:
@@ -151,6 +155,9 @@ def _run_graph(
             supervisor.spin(AFTERMATH)
     except NodeError as error:
         outcome.error = str(error)
+    except Exception as error:  # a fault of ours or of ROS: the summary names it, the log has the rest
+        outcome.error = f"{type(error).__name__}: {error}"
+        (out / "log" / "rssm_up.log").write_text(traceback.format_exc())
     finally:
         outcome.killed = end_all(processes)
         if recorder is not None:
@@ -252,15 +259,8 @@ def _line(status: Any, score: tuple[int, ...], options: GraphOptions) -> Text:
     return line
 
 
-def _summary(
-    outcome: Outcome,
-    options: GraphOptions,
-    contract: Contract,
-    out: Path,
-    arguments: argparse.Namespace,
-    console: Console,
-) -> dict[str, Any]:
-    """Everything that summary.json says."""
+def _summary(outcome: Outcome, options: GraphOptions, contract: Contract, out: Path) -> dict[str, Any]:
+    """What summary.json says of the run itself. A trace that cannot be read is the run's error."""
     found: dict[str, Any] = {
         "seed": options.seed,
         "machine": provenance.machine(),
@@ -270,37 +270,63 @@ def _summary(
         found["bundle_sha256"] = load_bundle(options.bundle_folder()).sha256
     except BundleError:
         found["bundle_sha256"] = None
+    if outcome.started:
+        try:
+            traced = summaries.load_run(out / "trace", contract.dt)
+            found |= summaries.summarise(traced, float(contract.rate), options.speed, options.lockstep)
+            if outcome.error:
+                found["stopped_after_s"] = summaries.stopped_after(traced, outcome.fault_ns)
+        except summaries.TraceError as error:
+            outcome.error = outcome.error or str(error)
     if outcome.error:
-        found["error"] = outcome.error
-    if not outcome.started:
-        return {**found, "status": "error"}
-    traced = summaries.load_run(out / "trace", contract.dt)
-    found |= summaries.summarise(traced, float(contract.rate), options.speed, options.lockstep)
-    if outcome.error:
-        found["stopped_after_s"] = summaries.stopped_after(traced, outcome.fault_ns)
-        return {**found, "status": "error"}
-    if not arguments.no_references:
-        console.print("the same seed with the expert and the random policy ...")
-        for name, count in summaries.reference_scores(options.seed, options.seconds).items():
-            found[f"{name}_sorted"] = count
-    if arguments.record:
-        found["messages_recorded"] = sum(outcome.recorded.values())
-        _film(out, contract, found, console)
+        return {**found, "status": "error", "error": outcome.error}
     return {**found, "status": "pass" if all(check["pass"] for check in found["checks"]) else "fail"}
 
 
-def _film(out: Path, contract: Contract, found: dict[str, Any], console: Console) -> None:
-    """The video, after the run so that it steals nothing from the loop; a missing one is told, not fatal."""
-    from rssm_ros.evaluation.video import VideoError, render_video
+def _afterwards(
+    outcome: Outcome,
+    options: GraphOptions,
+    contract: Contract,
+    out: Path,
+    found: dict[str, Any],
+    arguments: argparse.Namespace,
+    console: Console,
+) -> None:
+    """What only shows the run: references and film, after it so that they steal nothing from the loop."""
 
-    console.print("rendering the video ...")
+    def references() -> None:
+        for name, count in summaries.reference_scores(options.seed, options.seconds).items():
+            found[f"{name}_sorted"] = count
+
+    def film() -> None:
+        from rssm_ros.evaluation.video import render_video
+
+        render_video(out / "trace", _film(out, contract), contract.dt)
+
+    if not arguments.no_references:
+        console.print("the same seed with the expert and the random policy ...")
+        _attempt("reference", references, found, console)
+    if arguments.record:
+        found["messages_recorded"] = sum(outcome.recorded.values())
+        console.print("rendering the video ...")
+        _attempt("video", film, found, console)
+
+
+def _attempt(what: str, action: Callable[[], None], found: dict[str, Any], console: Console) -> None:
+    """Does it, and takes the time. Whatever goes wrong is told, never fatal: the run itself is over."""
     started = time.monotonic()
     try:
-        render_video(out / "trace", out / f"{contract.name}.mp4", contract.dt)
-    except VideoError as error:
-        found["video_error"] = str(error)
-        console.print(str(error), style="yellow")
-    found["video_wall_s"] = round(time.monotonic() - started, 2)
+        action()
+    except Exception as error:  # no GL, a dead worker, a full disk, a codec: none of them is the run's
+        ours = type(error).__module__.startswith("rssm_ros")
+        told = str(error) if ours else f"{type(error).__name__}: {error}"
+        found[f"{what}_error"] = told
+        console.print(told, style="yellow")
+    found[f"{what}_wall_s"] = round(time.monotonic() - started, 2)
+
+
+def _film(out: Path, contract: Contract) -> Path:
+    return out / f"{contract.name}.mp4"
 
 
 def _show(whole: dict[str, Any], out: Path, console: Console) -> None:
