@@ -75,7 +75,7 @@ def run(arguments: argparse.Namespace) -> int:
     """The command; returns its exit code."""
     started = time.monotonic()
     contract = find_contract(arguments.robot)
-    out = _fresh(arguments.out or Path("out") / contract.name)
+    out = _fresh(arguments.out or Path("out") / contract.name, contract)
     options = _options(arguments, contract, out)
     console = Console(stderr=True, quiet=arguments.json)
     outcome = _run_graph(options, contract, out, console, arguments)
@@ -95,13 +95,13 @@ def run(arguments: argparse.Namespace) -> int:
     return 0 if whole["status"] == "pass" else FAILED
 
 
-def _fresh(out: Path) -> Path:
+def _fresh(out: Path, contract: Contract) -> Path:
     """The run's folder, without what an earlier run left there."""
     out = out.absolute()
     for name in ("bag", "trace", "log"):
         shutil.rmtree(out / name, ignore_errors=True)
-    for name in ("summary.json", "manipulator.mp4"):
-        (out / name).unlink(missing_ok=True)
+    for file in (out / "summary.json", _film(out, contract)):
+        file.unlink(missing_ok=True)
     for name in ("trace", "log"):
         (out / name).mkdir(parents=True)
     return out

@@ -68,6 +68,20 @@ def test_a_torn_trace_is_the_error(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert found["status"] == "error" and "torn" in found["error"]
 
 
+def test_an_old_film_is_gone_whatever_the_contracts_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, checkout: Path
+) -> None:
+    shipped = (checkout / "config" / "contracts" / "manipulator.yaml").read_text()
+    other, out = tmp_path / "other.yaml", tmp_path / "out"
+    other.write_text(shipped.replace("name: manipulator", "name: other"))
+    out.mkdir()
+    (out / "other.mp4").write_text("of an earlier run")
+    monkeypatch.setattr(up, "_run_graph", lambda *_: up.Outcome(error="nothing ran"))
+    words = arguments("--out", str(out), "--json")
+    words.robot = str(other)
+    assert up.run(words) == 2 and not (out / "other.mp4").exists()
+
+
 @pytest.mark.ros
 def test_any_error_around_the_nodes_is_in_the_summary(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
