@@ -15,6 +15,7 @@ from sensor_msgs.msg import JointState, PointCloud2
 from rssm_ros import messages
 from rssm_ros.evaluation.trace import TraceWriter, plan_dtype
 from rssm_ros.nodes.beliefs import belief_of
+from rssm_ros.nodes.diagnostics import Diagnostics
 from rssm_ros.nodes.graph import PLANNERS
 from rssm_ros.nodes.interfaces import COMMANDS
 from rssm_ros.nodes.managed import ManagedNode, Parameter, run
@@ -58,6 +59,7 @@ class PlannerNode(ManagedNode):
         self._path = self.create_lifecycle_publisher(PathMessage, "~/plan", COMMANDS)
         self.create_subscription(PointCloud2, "filter_node/belief_ahead", self._keep, COMMANDS)
         self.create_subscription(JointState, "gate_node/applied", self._on_applied, COMMANDS)
+        self._diagnostics = Diagnostics(self, "plans", self.session.fingerprint[:12])
         self._target = self.contract.targets[0] if self.contract.targets else None
         folder = self.value("trace")
         dtype = plan_dtype(self.horizon, self._target.dim if self._target else 1)
@@ -86,6 +88,7 @@ class PlannerNode(ManagedNode):
 
     def work(self) -> None:
         """One answer per belief."""
+        self._tell()
         if self._waiting is None:
             return
         received, message, self._waiting = time.monotonic(), self._waiting, None
@@ -104,6 +107,13 @@ class PlannerNode(ManagedNode):
         answered = stamp_of(belief.tick - self.contract.actuation_delay, self.contract.rate)
         self._publish(plan, answered)
         self._imagine(belief, plan, answered)
+
+    def _tell(self) -> None:
+        """Who planned, how often a better planner had nothing to offer, and beliefs that came too fast."""
+        counts = self.planner.counters
+        refused = sum(count for name, count in counts.items() if name.startswith("refused/"))
+        told = f"{refused} plans refused" if refused else "ok"
+        self._diagnostics.publish({**counts, "skipped": self._skipped}, told, "warn" if refused else "ok")
 
     def _publish(self, plan: Plan, answered: int) -> None:
         """The command, stamped with the tick whose observation it answers."""

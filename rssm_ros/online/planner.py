@@ -7,6 +7,7 @@ planned is what will be applied.
 
 import math
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -72,6 +73,10 @@ class HoldPlanner:
     def applied(self, si: Vector) -> None:
         """What is held."""
         self.last = si
+
+    def planned(self, action: Floats) -> None:
+        """What another planner chose, normalised [A]: held from there, until what was applied is told."""
+        self.last = self._limits.scale(action)
 
     def plan(self, belief: Belief, deadline: float) -> Plan:
         """The safe action. Needs neither model nor time."""
@@ -211,10 +216,14 @@ class CemPlanner:
 
 
 class Fallback:
-    """The first planner that has a plan wins: better planners first, `hold` last."""
+    """The first planner that has a plan wins: better planners first, `hold` last.
+
+    `counters`: plans by the kind that made them, and refusals of better ones as `refused/CAUSE`.
+    """
 
     def __init__(self, planners: Sequence[Planner], hold: HoldPlanner) -> None:
         self._planners, self._hold = planners, hold
+        self.counters: Counter[str] = Counter()
 
     def applied(self, si: Vector) -> None:
         """Told to every planner."""
@@ -231,14 +240,18 @@ class Fallback:
         for planner in self._planners:
             try:
                 plan = planner.plan(belief, deadline)
-            except FilterError:
+            except FilterError as error:
+                self.counters[f"refused/{error.cause}"] += 1
                 continue
-            self._hold.last = self._hold._limits.scale(plan.actions[0])
-            return plan
-        return self._hold.plan(belief, deadline)
+            self._hold.planned(plan.actions[0])
+            break
+        else:
+            plan = self._hold.plan(belief, deadline)
+        self.counters[plan.kind] += 1
+        return plan
 
 
-def make_planner(kind: str, session: Acting, contract: Contract, horizon: int, seed: int = 0) -> Planner:
+def make_planner(kind: str, session: Acting, contract: Contract, horizon: int, seed: int = 0) -> Fallback:
     """`actor`, `cem` or `hold`, each with what it falls back to. Raises FilterError for another word."""
     actor, hold = ActorPlanner(session), HoldPlanner(contract)
     planners: dict[str, list[Planner]] = {

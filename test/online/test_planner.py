@@ -137,8 +137,13 @@ def test_a_model_that_says_nan_ends_in_hold(kind):
     world = Imagination(nan=True)
     with pytest.raises(FilterError, match="not finite"):
         ActorPlanner(world).plan(belief(), math.inf)
-    plan = make_planner(kind, world, CONTRACT, H).plan(belief(), math.inf)
+    planner = make_planner(kind, world, CONTRACT, H)
+    plan = planner.plan(belief(), math.inf)
     assert plan.kind == "hold" and np.isfinite(plan.actions).all()
+    assert planner.counters == {"hold": 1, "refused/non_finite": 1 if kind == "actor" else 2}
+    world.nan = False
+    planner.plan(belief(31), math.inf)
+    assert planner.counters[kind] == 1 and planner.counters["hold"] == 1
 
 
 def test_an_unknown_planner_is_refused_with_what_there_is():
