@@ -106,6 +106,36 @@ def test_a_missing_belief_counts_and_the_last_one_stands() -> None:
     np.testing.assert_array_equal(believed[30], run.filter["mean"][29])
 
 
+def test_beliefs_that_are_no_numbers_flatter_nobody() -> None:
+    """They count as dropped, and all three errors are taken over the same ticks."""
+    run, whole = made(), summaries.belief_errors(made())
+    run.sim["package"][31:, 1] += 2.0  # the later half of what is hidden is the hard one
+    run.filter["mean"][31:] = np.nan
+    found = summaries.belief_errors(run)
+    assert found["dropped"] == 10 and found["hidden_ticks"] == found["judged_ticks"] == 20
+    assert found["belief_error_m"]["hidden"] > 1.0  # the last belief stands
+    run.filter["mean"][:31] = np.nan
+    empty = summaries.belief_errors(run)
+    assert empty["belief_error_m"]["hidden"] is None and empty["judged_ticks"] == 0
+    assert empty["hold_last_error_m"]["hidden"] is None and empty["climatology_error_m"] is None
+    late = made()
+    late.filter["mean"][:31] = np.nan  # no belief at all for the first ten hidden ticks
+    half = summaries.belief_errors(late)
+    late.sim["visibility"][:31] = 1.0
+    assert half["judged_ticks"] == 10 and half["dropped"] == 31 and whole["judged_ticks"] == 20
+    assert half["climatology_error_m"] == summaries.belief_errors(late)["climatology_error_m"]
+
+
+@pytest.mark.parametrize(
+    ("lockstep", "lost", "good"), [(False, 1, True), (False, 5, False), (True, 1, False)]
+)
+def test_dropped_ticks_are_checked(lockstep: bool, lost: int, good: bool) -> None:
+    run = made(201)
+    kept = Run(run.sim, run.gate, run.filter[lost:], DT)
+    checks = summaries.summarise(kept, 20.0, lockstep=lockstep)["checks"]
+    assert next(check for check in checks if check["name"] == "dropped")["pass"] == good
+
+
 def test_no_package_is_no_error() -> None:
     run = made()
     run.sim["package"] = np.nan
@@ -129,6 +159,7 @@ def test_checks_and_their_bounds() -> None:
         "loop_hz",
         "realtime_factor",
         "over_budget_fraction",
+        "dropped",
         "hidden_error_to_hold_last",
         "hidden_error_to_climatology",
     }
