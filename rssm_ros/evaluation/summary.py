@@ -26,6 +26,7 @@ from rssm_ros.online.gate import MODES
 
 Vector = npt.NDArray[np.float64]
 ENOUGH_HIDDEN = 20  # ticks below which nothing is said about hidden packages
+LONG = 30.0  # s of simulated time in which packages are certain to be hidden
 MILLI = 1e-6  # ns -> ms
 KEYS = (
     "status", "checks", "seed", "wall_s", "sim_s", "ticks", "realtime_factor", "loop_hz",
@@ -237,12 +238,15 @@ def summarise(run: Run, rate: float, speed: float = 1.0, lockstep: bool = False)
 def checks(
     found: Mapping[str, Any], bounds: Bounds, loop_hz: float, speed: float, lockstep: bool
 ) -> list[dict[str, Any]]:
-    """The checks that apply: no pace for a run in lockstep, no tracking for one that hid too little."""
+    """The checks that apply: no pace for a run in lockstep, no tracking for a short one that hid too little."""
     made: list[dict[str, Any]] = []
 
-    def add(name: str, value: float | None, low: float | None, high: float | None) -> None:
+    def add(
+        name: str, value: float | None, low: float | None, high: float | None, below: float | None = None
+    ) -> None:
         good = value is not None and (low is None or value >= low) and (high is None or value <= high)
-        limits = ((">=", low), ("<=", high))
+        good = good and (below is None or (value is not None and value < below))
+        limits = ((">=", low), ("<=", high), ("<", below))
         told = [f"{sign} {limit:.4g}" for sign, limit in limits if limit is not None]
         made.append({"name": name, "value": value, "bound": " and ".join(told), "pass": good})
 
@@ -252,14 +256,14 @@ def checks(
         add("realtime_factor", found.get("realtime_factor"), bounds.realtime_factor * speed, None)
         add("over_budget_fraction", found.get("over_budget_fraction"), None, bounds.over_budget_fraction)
     add("dropped", found.get("dropped"), None, 0 if lockstep else bounds.dropped_share * found["ticks"])
+    if (found.get("sim_s") or 0.0) >= LONG:
+        add("hidden_ticks", found.get("hidden_ticks"), ENOUGH_HIDDEN, None)
     if found.get("hidden_ticks", 0) >= ENOUGH_HIDDEN:
         hidden = found["belief_error_m"]["hidden"]
         hold, guess = found["hold_last_error_m"]["hidden"], found["climatology_error_m"]
-        for name, base, bound in (
-            ("hidden_error_to_hold_last", hold, bounds.hidden_to_hold_last),
-            ("hidden_error_to_climatology", guess, bounds.hidden_to_climatology),
-        ):
-            add(name, hidden / base if hidden is not None and base else None, None, bound)
+        ratios = [hidden / base if hidden is not None and base else None for base in (hold, guess)]
+        add("hidden_error_to_hold_last", ratios[0], None, bounds.hidden_to_hold_last)
+        add("hidden_error_to_climatology", ratios[1], None, None, below=bounds.hidden_to_climatology)
     return made
 
 

@@ -176,6 +176,25 @@ def test_little_that_was_hidden_is_not_judged() -> None:
     assert all("hidden" not in check["name"] for check in summaries.summarise(run, 20.0)["checks"])
 
 
+def test_a_long_run_that_hides_nothing_fails() -> None:
+    run = made(601)
+    run.sim["visibility"] = 1.0
+    (check,) = [c for c in summaries.summarise(run, 20.0)["checks"] if "hidden" in c["name"]]
+    assert check == {"name": "hidden_ticks", "value": 0, "bound": ">= 20", "pass": False}
+    run.sim["visibility"][:20] = 0.0
+    found = {check["name"]: check["pass"] for check in summaries.summarise(run, 20.0)["checks"]}
+    assert found["hidden_ticks"] and "hidden_error_to_hold_last" in found
+
+
+def test_the_constant_guess_must_be_beaten_by_more_than_the_bound() -> None:
+    found = {"hidden_ticks": 20, "belief_error_m": {"hidden": 0.7}, "hold_last_error_m": {"hidden": 1.4}}
+    made_of = {**found, "climatology_error_m": 1.0, "dropped": 0, "ticks": 20}
+    passed = {c["name"]: c for c in summaries.checks(made_of, summaries.Bounds(), 20.0, 1.0, lockstep=True)}
+    assert passed["hidden_error_to_hold_last"]["pass"]
+    assert passed["hidden_error_to_climatology"]["bound"] == "< 0.7"
+    assert not passed["hidden_error_to_climatology"]["pass"]
+
+
 def test_when_the_robot_stopped() -> None:
     run = made()
     run.sim["speed"][:, 0] = np.where(np.arange(41) < 15, 0.3, 0.001)
