@@ -15,7 +15,7 @@ from typing import Any
 import rclpy
 from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor
 from rclpy.executors import ExternalShutdownException
-from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
+from rclpy.lifecycle import LifecycleNode, LifecyclePublisher, LifecycleState, TransitionCallbackReturn
 from rclpy.signals import SignalHandlerOptions
 
 from rssm_ros.nodes.executors import make_executor
@@ -60,7 +60,7 @@ COMMON = (
 
 
 class ManagedNode(LifecycleNode):
-    """A lifecycle node. Subclasses override set_up, start, stop, work, finish and idle."""
+    """A lifecycle node. Subclasses override set_up, start, stop, work, idle and tear_down."""
 
     parameters: tuple[Parameter, ...] = ()
 
@@ -68,6 +68,7 @@ class ManagedNode(LifecycleNode):
         super().__init__(name)
         self.running = False  # active, in lifecycle terms
         self.failure = ""  # why the last transition failed
+        self._standing: set[int] = set()  # what was on the graph before set_up
         for item in COMMON + self.parameters:
             self.declare_parameter(item.name, item.default, item.descriptor())
 
@@ -97,11 +98,36 @@ class ManagedNode(LifecycleNode):
         """Seconds the loop may wait for messages before `work` is called."""
         return IDLE
 
+    def tear_down(self) -> None:
+        """Let go of what set_up has opened; topics and services are destroyed by themselves."""
+
     def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
-        """Runs set_up; a refusal is one line in the log and a failed transition."""
+        """Runs set_up; a refusal is one line in the log and a failed transition that leaves nothing."""
+        self._standing = {id(entity) for _, entity in self._entities()}
         if not self._guarded(self.set_up):
+            self._destroy_made()
             return TransitionCallbackReturn.FAILURE
         return super().on_configure(state)
+
+    def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """As before set_up: configured again, every message must come once, not twice."""
+        self.tear_down()
+        self._destroy_made()
+        return super().on_cleanup(state)
+
+    def _entities(self) -> list[tuple[str, Any]]:
+        """Everything on the graph that belongs to this node, with its kind."""
+        kinds = ("publisher", "subscription", "service", "client", "timer")
+        return [(kind, entity) for kind in kinds for entity in list(getattr(self, f"{kind}s"))]
+
+    def _destroy_made(self) -> None:
+        """Destroys what set_up has created."""
+        for kind, entity in self._entities():
+            if id(entity) in self._standing:
+                continue
+            if kind == "publisher" and isinstance(entity, LifecyclePublisher):
+                kind = "lifecycle_publisher"  # else it would be told of transitions after its end
+            getattr(self, f"destroy_{kind}")(entity)
 
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Publishers first, so that start may publish."""

@@ -84,6 +84,12 @@ class SimNode(ManagedNode):
         if any(self.counters.values()):
             self.get_logger().info(f"counted: {self.counters}")
 
+    def tear_down(self) -> None:
+        """The renderer's OpenGL context and the window."""
+        self.robot.env.close()
+        if self._viewer is not None:
+            self._viewer.close()
+
     @property
     def stamp(self) -> int:
         """ROS time of the latest tick, ns."""

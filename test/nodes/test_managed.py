@@ -1,0 +1,80 @@
+"""A node's managed life, without processes."""
+
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+pytest.importorskip("rclpy")
+pytestmark = [pytest.mark.ros, pytest.mark.filterwarnings("ignore::DeprecationWarning")]  # of rclpy's own
+
+
+@pytest.fixture
+def ros() -> Iterator[Any]:
+    import rclpy
+
+    rclpy.init(args=[])
+    yield rclpy
+    rclpy.try_shutdown()
+
+
+def on_the_graph(node: Any) -> list[int]:
+    kinds = (node.publishers, node.subscriptions, node.services, node.clients, node.timers)
+    return [len(list(kind)) for kind in kinds]
+
+
+def test_a_gate_configured_again_hears_everything_once(ros: Any) -> None:
+    """Twice would end every run: a command that comes again is an old command, for ever."""
+    from rclpy.lifecycle import TransitionCallbackReturn
+    from sensor_msgs.msg import JointState
+
+    from rssm_ros.nodes.executors import make_executor
+    from rssm_ros.nodes.gate_node import GateNode
+    from rssm_ros.nodes.interfaces import COMMANDS
+
+    node = GateNode()
+    executor = make_executor(node)
+    bare = on_the_graph(node)
+    assert node.trigger_configure() == TransitionCallbackReturn.SUCCESS
+    once = on_the_graph(node)
+    executor.spin_once(timeout_sec=0.02)
+    assert node.trigger_cleanup() == TransitionCallbackReturn.SUCCESS
+    assert on_the_graph(node) == bare and sum(once) > sum(bare)
+    assert node.trigger_configure() == TransitionCallbackReturn.SUCCESS
+    assert on_the_graph(node) == once
+    assert node.trigger_activate() == TransitionCallbackReturn.SUCCESS
+    commands = node.create_publisher(JointState, "planner_node/command/channels", COMMANDS)
+    deadline = time.monotonic() + 5
+    while commands.get_subscription_count() != 1 and time.monotonic() < deadline:
+        executor.spin_once(timeout_sec=0.02)
+    assert commands.get_subscription_count() == 1
+    commands.publish(JointState())
+    while not node._inbox and time.monotonic() < deadline:
+        executor.spin_once(timeout_sec=0.05)
+    for _ in range(3):
+        executor.spin_once(timeout_sec=0.02)
+    assert len(node._inbox) == 1
+    node.halt()
+    executor.shutdown()
+    node.destroy_node()
+
+
+def test_a_refused_configuration_leaves_nothing(ros: Any) -> None:
+    from rclpy.lifecycle import TransitionCallbackReturn
+    from std_msgs.msg import Float64
+
+    from rssm_ros.nodes.errors import NodeError
+    from rssm_ros.nodes.managed import ManagedNode
+
+    class Refusing(ManagedNode):
+        def set_up(self) -> None:
+            self.create_lifecycle_publisher(Float64, "anything", 1)
+            self.create_subscription(Float64, "anything", lambda _: None, 1)
+            raise NodeError("not here")
+
+    node = Refusing("refusing")
+    bare = on_the_graph(node)
+    assert node.trigger_configure() == TransitionCallbackReturn.FAILURE
+    assert node.failure == "not here" and on_the_graph(node) == bare
+    node.destroy_node()
