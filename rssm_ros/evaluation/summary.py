@@ -238,7 +238,7 @@ def summarise(run: Run, rate: float, speed: float = 1.0, lockstep: bool = False)
 def checks(
     found: Mapping[str, Any], bounds: Bounds, loop_hz: float, speed: float, lockstep: bool
 ) -> list[dict[str, Any]]:
-    """The checks that apply: no pace for a run in lockstep, no tracking for a short one that hid too little."""
+    """The checks that apply: no pace in lockstep, no tracking for a short run that hid too little."""
     made: list[dict[str, Any]] = []
 
     def add(
