@@ -77,6 +77,10 @@ class LearnedPolicy:
         self._action = self._decide(info)
         return self._action
 
+    def told(self, action: npt.ArrayLike) -> None:
+        """What is pending now, normalised [A], where somebody else decided after the last `act`."""
+        self._action = np.array(action, np.float32)
+
     def _decide(self, info: Mapping[str, Any]) -> Floats:
         if self.belief is None:  # nothing seen yet: stay
             return np.asarray(self._limits.normalise(self._limits.safe(None, self._si(info))), np.float32)

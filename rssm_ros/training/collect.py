@@ -114,7 +114,8 @@ def record_episode(plan: Plan, env: Any, policy: Any | None = None) -> dict[str,
     """Run one episode and return its arrays, [T, ...] each.
 
     policy: an `envs.policies.Policy` for kind "policy" (DAgger): spells of the policy alternate with spells
-    of the expert, in a share drawn per episode. It is given only the observations that were not dropped.
+    of the expert, in a share drawn per episode. It is given only the observations that were not dropped, and
+    its `told(action)` hears which command is really pending.
     """
     from rssm_ros.envs.policies import RandomPolicy
 
@@ -146,6 +147,7 @@ def record_episode(plan: Plan, env: Any, policy: Any | None = None) -> dict[str,
                 leads, spell = bool(rng.random() < share), int(rng.integers(20, 80))
             spell -= 1
             action = proposal if leads else expert
+            policy.told(action)
         else:
             action = noise(expert)
         observation, reward, terminated, truncated, info = env.step(action)
@@ -213,7 +215,8 @@ def _run(plan: Plan) -> int:
         if _worker.get("bundle") != plan.policy:
             from rssm_ros.evaluation.learned import LearnedPolicy
 
-            _worker["policy"] = LearnedPolicy(Path(str(plan.policy)), 1, plan.seed)
+            # Seed 0, whichever episode comes first: `reset(plan.seed)` makes each one's noise its own.
+            _worker["policy"] = LearnedPolicy(Path(str(plan.policy)), 1, 0)
             _worker["bundle"] = plan.policy
         policy = _worker["policy"]
     arrays = record_episode(plan, _worker["env"], policy)

@@ -60,6 +60,17 @@ def test_the_command_pending_is_what_the_belief_ahead_goes_through(policy):
     np.testing.assert_allclose(policy.filter._action_into(22)[0], limits.normalise(expected), atol=1e-6)
 
 
+def test_a_command_that_somebody_else_decided_can_be_told(policy):
+    """While the expert leads (DAgger), the belief ahead goes through the expert's command."""
+    policy.reset(0)
+    policy.act(observation(0), info(0))
+    policy.told(np.full(6, 0.5, np.float32))
+    policy.act(observation(1), info(1))
+    limits = policy._limits
+    expected = limits.step(limits.scale(info(1)["applied"]), limits.scale(np.full(6, 0.5)), 0.05)
+    np.testing.assert_allclose(policy.filter._action_into(22)[0], limits.normalise(expected), atol=1e-6)
+
+
 def test_the_seed_decides_everything(policy):
     def run(seed):
         policy.reset(seed)

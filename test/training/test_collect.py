@@ -8,9 +8,12 @@ import numpy as np
 import pytest
 
 from rssm_ros.cli.collect import parse_mix
+from rssm_ros.envs.cell import BIN_MIDDLE, MOUTHS
 from rssm_ros.envs.expert import expert_command
 from rssm_ros.envs.manipulator import ManipulatorEnv
+from rssm_ros.training import collect as collect_module
 from rssm_ros.training.collect import CollectError, Plan, collect, plan_episodes, record_episode
+from test.bundles import tiny_bundle
 
 SECONDS = 1.0
 LAZY = np.array([-1, 0, 0, -0.9, -0.9, -0.9], np.float32)
@@ -100,6 +103,9 @@ def test_dagger_asks_the_policy_and_labels_with_the_expert() -> None:
             self.labels.append(np.clip(env.limits.normalise(expert_command(info["truth"])), -1, 1))
             return LAZY
 
+        def told(self, action: np.ndarray) -> None:
+            pass
+
     lazy = Lazy()
     env = ManipulatorEnv(episode_seconds=6.0, camera=False)
     episode = record_episode(Plan(3041, "policy", 6.0, "bundle"), env, lazy)  # a seed that drops all three
@@ -109,3 +115,94 @@ def test_dagger_asks_the_policy_and_labels_with_the_expert() -> None:
     np.testing.assert_allclose(episode["expert_action"][:120], lazy.labels, atol=1e-6)
     ours = np.abs(episode["expert_action"] - LAZY).max(1)
     assert (ours > 0.1).mean() > 0.5  # and not what the policy did
+
+
+def test_dagger_tells_the_policy_what_is_really_pending() -> None:
+    """Its filter predicts with it: while the expert leads, its own proposal never acts."""
+
+    class Listener:
+        def __init__(self) -> None:
+            self.pending: list[np.ndarray] = []
+
+        def reset(self, seed: int) -> None:
+            assert not self.pending
+
+        def act(self, observation: dict[str, np.ndarray], info: dict[str, Any]) -> np.ndarray:
+            return LAZY
+
+        def told(self, action: np.ndarray) -> None:
+            self.pending.append(np.array(action))
+
+    listener = Listener()
+    env = ManipulatorEnv(episode_seconds=6.0, camera=False)
+    episode = record_episode(Plan(3001, "policy", 6.0, "bundle"), env, listener)  # both lead in turn
+    assert len(listener.pending) == 120
+    by_policy = [np.array_equal(action, LAZY) for action in listener.pending]
+    assert 0.1 < np.mean(by_policy) < 0.9
+    for t, pending in enumerate(listener.pending[:-1]):  # told at t: acts over [t + 1, t + 2)
+        expected = env.limits.step(
+            env.limits.scale(episode["action"][t + 1]), env.limits.scale(pending), env.contract.dt
+        )
+        np.testing.assert_allclose(episode["action"][t + 2], env.limits.normalise(expected), atol=1e-5)
+
+
+def test_an_episode_of_the_policy_does_not_depend_on_which_came_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Workers take episodes as they come: the data must be the same for any number of workers."""
+    bundle = str(tiny_bundle())
+    plans = [Plan(seed, "policy", 1.0, bundle) for seed in (3000, 3001)]
+    for name, order in (("forth", plans), ("back", plans[::-1])):
+        (tmp_path / name).mkdir()
+        monkeypatch.setattr(collect_module, "_worker", {"directory": tmp_path / name})
+        for plan in order:
+            collect_module._run(plan)
+    for plan in plans:
+        with (
+            np.load(tmp_path / "forth" / plan.filename) as one,
+            np.load(tmp_path / "back" / plan.filename) as two,
+        ):
+            assert sorted(one) == sorted(two)
+            for name in one:
+                np.testing.assert_array_equal(one[name], two[name], err_msg=name)
+
+
+def test_the_destination_is_the_right_bin_in_the_robot_s_frame() -> None:
+    """Column `target_destination`: the middle of the bin that the sign gives the package's colour, from where
+    the robot stands and as it is turned; none without a package."""
+    env = ManipulatorEnv(episode_seconds=20.0, camera=False)
+    poses, bins = [], []
+
+    class Watch:
+        def reset(self, seed: int) -> None:
+            pass
+
+        def act(self, observation: dict[str, np.ndarray], info: dict[str, Any]) -> np.ndarray:
+            truth = info["truth"]
+            poses.append(truth.base)
+            bins.append(np.nan if truth.package is None else truth.bin)
+            return np.array([0.3, 0.4, 0, 0, 0, 0], np.float32)  # turned, so that the frame matters
+
+        def told(self, action: np.ndarray) -> None:
+            pass
+
+    seen = set()
+    for seed in (3000, 3005):  # the sign the one way round and the other
+        poses.clear()
+        bins.clear()
+        episode = record_episode(Plan(seed, "policy", 20.0, "bundle"), env, Watch())
+        found = episode["target_destination"]
+        assert found.dtype == np.float32 and found.shape == (len(episode["reward"]), 2)
+        assert np.array_equal(np.isnan(found), np.isnan(episode["target_package"]))
+        for (x, y, heading), which, place in zip(poses, bins, found):
+            if np.isnan(which):
+                continue
+            turn = np.array([[np.cos(heading), -np.sin(heading)], [np.sin(heading), np.cos(heading)]])
+            world = turn @ place + [x, y]
+            left, right = MOUTHS[int(which)]
+            assert left < world[0] < right and world == pytest.approx(
+                [(left + right) / 2, BIN_MIDDLE], abs=1e-4
+            )
+            seen.add((env.cell.swap, int(which)))
+        np.testing.assert_array_equal(episode["visibility_destination"], episode["visibility_package"])
+    assert len({swap for swap, _ in seen}) == 2 and len({which for _, which in seen}) == 2
