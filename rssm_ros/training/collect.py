@@ -58,7 +58,7 @@ class Noise:
     the expert is ignored for half a second.
     """
 
-    def __init__(self, seed: int, strong: bool, dim: int = 6, dt: float = 0.05) -> None:
+    def __init__(self, seed: int, strong: bool, dt: float, dim: int = 6) -> None:
         self._rng = np.random.default_rng([seed, 23])
         rng = self._rng
         clean = rng.random() < 0.15 and not strong
@@ -120,7 +120,7 @@ def record_episode(plan: Plan, env: Any, policy: Any | None = None) -> dict[str,
     from rssm_ros.envs.policies import RandomPolicy
 
     rng = np.random.default_rng([plan.seed, 31])
-    noise = Noise(plan.seed, strong=plan.kind == "perturbed")
+    noise = Noise(plan.seed, plan.kind == "perturbed", env.contract.dt)
     dropout = Dropout(plan.seed)
     wander = RandomPolicy(smooth=float(rng.uniform(0.15, 0.8)))
     wander.reset(plan.seed)
@@ -235,6 +235,8 @@ def plan_episodes(
 
     Raises CollectError for an unknown kind, a share that is not positive, held-out seeds, a missing policy.
     """
+    from rssm_ros.contract import find_contract
+
     if seed < HELD_OUT:
         raise CollectError(f"seeds below {HELD_OUT} are held out for evaluation; start there or later")
     unknown = set(mix) - set(KINDS)
@@ -243,7 +245,8 @@ def plan_episodes(
         raise CollectError(f"a mix is kind=share with shares > 0 and kinds of {kinds}; got {dict(mix)}")
     if "policy" in mix and policy is None:
         raise CollectError("the kind 'policy' needs a bundle: --policy models/NAME")
-    count = max(1, round(ticks / (seconds * 20 + 1)))
+    rate = find_contract("manipulator").rate
+    count = max(1, round(ticks / (float(seconds * rate) + 1)))
     total = sum(mix.values())
     plans, done = [], dict.fromkeys(mix, 0)
     for index in range(count):  # always the kind that is furthest behind its share

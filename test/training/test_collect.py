@@ -1,6 +1,8 @@
 """Recording episodes: what is stored, what is refused, and that a second run only fills gaps."""
 
 import json
+from dataclasses import replace
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -8,11 +10,12 @@ import numpy as np
 import pytest
 
 from rssm_ros.cli.collect import parse_mix
+from rssm_ros.contract import find_contract
 from rssm_ros.envs.cell import BIN_MIDDLE, MOUTHS
 from rssm_ros.envs.expert import expert_command
 from rssm_ros.envs.manipulator import ManipulatorEnv
 from rssm_ros.training import collect as collect_module
-from rssm_ros.training.collect import CollectError, Plan, collect, plan_episodes, record_episode
+from rssm_ros.training.collect import CollectError, Noise, Plan, collect, plan_episodes, record_episode
 from test.bundles import tiny_bundle
 
 SECONDS = 1.0
@@ -25,6 +28,14 @@ def test_plans_follow_the_mix() -> None:
     kinds = [plan.kind for plan in plans]
     assert len(plans) == 33 and len({plan.seed for plan in plans}) == 33
     assert abs(kinds[:10].count("expert") - 6) <= 1 and abs(kinds.count("random") - 13) <= 1
+
+
+def test_ticks_and_noise_follow_the_contract_s_rate(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The rate is written down in the contract and nowhere else."""
+    slower = replace(find_contract("manipulator"), rate=Fraction(10))
+    monkeypatch.setattr("rssm_ros.contract.find_contract", lambda name: slower)
+    assert len(plan_episodes(3010, {"expert": 1.0}, seed=1000)) == 10
+    assert Noise(1000, True, slower.dt)._keep == pytest.approx(Noise(1000, True, 0.05)._keep ** 2)
 
 
 @pytest.mark.parametrize(
