@@ -49,7 +49,7 @@ class Frame:
     truth: npt.NDArray[np.float64]  # [2] NaN: no package
     mean: npt.NDArray[np.float64]  # [2] NaN: no belief
     covariance: npt.NDArray[np.float64]
-    path: npt.NDArray[np.float64]  # [H, 2]
+    path: npt.NDArray[np.float64]  # [H, 3] in the world
     hidden: bool
     caption: tuple[str, str]
     progress: float  # 0..1
@@ -101,8 +101,6 @@ def _frames(run: Run, plans: Records | None, step: int) -> Iterator[Frame]:
     for index in range(0, len(run.sim), step):
         record = run.sim[index]
         stamp = int(record["stamp_ns"])
-        imagined = (paths.get(int(run.sim["stamp_ns"][max(0, index - back)])) for back in range(PATH_AGE))
-        path = next((each for each in imagined if each is not None), np.zeros((0, 2)))
         hidden = bool(record["visibility"] <= HIDDEN)
         _, done, wrong, missed = (int(value) for value in record["score"])
         present = bool(np.isfinite(record["package"]).all())
@@ -115,7 +113,7 @@ def _frames(run: Run, plans: Records | None, step: int) -> Iterator[Frame]:
             truth=np.asarray(record["package"], np.float64),
             mean=means[index],
             covariance=np.asarray(covariances.get(stamp, np.full((2, 2), np.nan)), np.float64),
-            path=path,
+            path=_imagined(run, paths, index),
             hidden=hidden,
             caption=(
                 f"{index * run.dt:5.1f} s   sorted {done}   missed {missed}   wrong {wrong}",
@@ -124,6 +122,18 @@ def _frames(run: Run, plans: Records | None, step: int) -> Iterator[Frame]:
             progress=index / max(1, len(run.sim) - 1),
             scale=float(error[index]),
         )
+
+
+def _imagined(run: Run, paths: dict[int, npt.NDArray[np.float64]], index: int) -> npt.NDArray[np.float64]:
+    """The newest path at a tick, [H, 3] in the world; [0, 3] without one.
+
+    Its points are in the robot's frame at the tick when the command acts: the one after it was answered.
+    """
+    for begun in range(index, max(-1, index - PATH_AGE), -1):
+        path = paths.get(int(run.sim["stamp_ns"][begun]))
+        if path is not None:
+            return to_world(run.sim["base"][min(begun + 1, len(run.sim) - 1)], path, PACKAGE_TOP)
+    return np.zeros((0, 3))
 
 
 def _strip(run: Run) -> Image:
@@ -187,7 +197,7 @@ class Painter:
                 outline = ellipse(frame.mean, frame.covariance)
                 polyline(picture, camera.project(to_world(frame.base, outline, PACKAGE_TOP)), colour, 2)
             if len(frame.path):
-                dots = camera.project(to_world(frame.base, frame.path, PACKAGE_TOP))
+                dots = camera.project(frame.path)
                 for dot in dots[np.isfinite(dots).all(axis=1)]:
                     disc(picture, dot, 3, PATH)
             (middle,) = camera.project(to_world(frame.base, frame.mean, PACKAGE_TOP))

@@ -20,6 +20,7 @@ from rssm_ros.nodes.graph import PLANNERS
 from rssm_ros.nodes.interfaces import COMMANDS
 from rssm_ros.nodes.managed import ManagedNode, Parameter, run
 from rssm_ros.nodes.model import load_model
+from rssm_ros.nodes.motion import PlannedMotion
 from rssm_ros.online import noise
 from rssm_ros.online.belief import Belief
 from rssm_ros.online.grid import stamp_of
@@ -61,6 +62,7 @@ class PlannerNode(ManagedNode):
         self.create_subscription(JointState, "gate_node/applied", self._on_applied, COMMANDS)
         self._diagnostics = Diagnostics(self, "plans", self.session.fingerprint[:12])
         self._target = self.contract.targets[0] if self.contract.targets else None
+        self._motion = PlannedMotion(self.contract, self._target) if self._target else None
         folder = self.value("trace")
         dtype = plan_dtype(self.horizon, self._target.dim if self._target else 1)
         self._trace = TraceWriter(Path(folder) / "planner.trace", dtype) if folder else None
@@ -142,13 +144,13 @@ class PlannerNode(ManagedNode):
             )
 
     def _imagined_path(self, belief: Belief, plan: Plan) -> Any:
-        """[H, d], in the robot's frame of each future tick: along the plan, and the actor where it ends."""
-        assert self._target is not None
+        """[H, d], in the robot's frame at the belief's tick: along the plan, and the actor where it ends."""
+        assert self._target is not None and self._motion is not None
         rows = slice(int(self.value("imagine_particles")))
         state = State(belief.deter[rows], belief.stoch[rows])
         particles, groups = state.stoch.shape
         actions: Iterator[Any] = iter(plan.actions)
-        means = []
+        means, commands = [], []
         for ahead in range(self.horizon):
             action = next(actions, None)
             if action is None:
@@ -157,7 +159,8 @@ class PlannerNode(ManagedNode):
             step = self.session.predict(state, action, False, uniforms)
             state = step.state
             means.append(step.targets[self._target.name].point())
-        return np.array(means)
+            commands.append(self.limits.scale(action))
+        return self._motion.to_first(means, commands)  # the model says each in its own tick's frame
 
     def _path_message(self, path: Any, belief: Belief) -> Any:
         assert self._target is not None

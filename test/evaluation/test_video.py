@@ -105,6 +105,24 @@ def test_a_film_that_browsers_play(tmp_path: Path) -> None:
     assert frames[-1][:HEIGHT].std() > 20
 
 
+def test_a_path_stays_in_the_world_where_it_was_imagined() -> None:
+    """Its frame is that of the tick after the answer; the base has moved on when it is drawn."""
+    from rssm_ros.evaluation.summary import Run
+    from rssm_ros.evaluation.trace import plan_dtype, simulation_dtype
+    from rssm_ros.evaluation.video import PACKAGE_TOP, _frames
+
+    sim = np.zeros(6, simulation_dtype(1, 1, {"camera": (4, 4, 3)}))
+    sim["stamp_ns"], sim["base"][:, 0] = np.arange(6), 0.02 * np.arange(6)
+    plans = np.zeros(6, plan_dtype(3, 2))
+    plans["stamp_ns"], plans["path"] = np.arange(6), np.nan
+    plans["path"][2] = (0.5, 0.1)
+    none = np.zeros(0, [("stamp_ns", "<i8"), ("mean", "<f4", 2), ("covariance", "<f4", (2, 2))])
+    frames = list(_frames(Run(sim, none, none, 0.05), plans, 1))
+    assert [len(frame.path) for frame in frames] == [0, 0, 3, 3, 3, 0]
+    for frame in frames[2:5]:
+        np.testing.assert_allclose(frame.path, np.tile([0.56, 0.1, PACKAGE_TOP], (3, 1)), atol=1e-6)
+
+
 def test_no_trace_no_film(tmp_path: Path) -> None:
     with pytest.raises(VideoError, match="no trace"):
         render_video(tmp_path, tmp_path / "film.mp4", 0.05)
