@@ -66,7 +66,7 @@ class Outcome:
 
     error: str = ""  # empty: all went well
     started: bool = False  # the nodes came to life
-    fault_ns: int = 0  # CLOCK_MONOTONIC when a failure was noticed
+    fault_ns: int = 0  # CLOCK_MONOTONIC when the node at fault was last heard
     recorded: dict[str, int] = field(default_factory=dict)
     killed: list[str] = field(default_factory=list)
 
@@ -150,7 +150,7 @@ def _run_graph(
         outcome.started = True
         outcome.error = _watch(supervisor, options, console, asked)
         if outcome.error:
-            outcome.fault_ns = time.monotonic_ns()
+            outcome.fault_ns = supervisor.fault_ns or time.monotonic_ns()
             supervisor.stop_robot()
             supervisor.spin(AFTERMATH)
     except NodeError as error:

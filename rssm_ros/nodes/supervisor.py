@@ -59,6 +59,7 @@ class Supervisor:
         self.sim_ns = 0
         self._beats: dict[str, float] = {}
         self._looked = -math.inf
+        self.fault_ns = 0  # CLOCK_MONOTONIC of the last heartbeat of the node that trouble() names
         self._answers: list[float] = []
         self._latest: dict[str, bytes] = {}
         self._watch()
@@ -167,6 +168,7 @@ class Supervisor:
         """
         for process in self.processes:
             if process.code is not None:
+                self._blame(process)
                 return f"{process.name} (pid {process.pid}) {process.how_it_ended()}"
         now, before = time.monotonic(), self._looked
         self._looked = now
@@ -176,11 +178,16 @@ class Supervisor:
         for process in reversed(self.processes):
             beat = self._beats.get(process.node.heartbeat)
             if beat is not None and now - beat > self._silence:
+                self._blame(process)
                 return (
                     f"{process.name} (pid {process.pid}, {process.state()}) hangs: "
                     f"no {process.node.heartbeat} for {now - beat:.1f} s"
                 )
         return ""
+
+    def _blame(self, process: NodeProcess) -> None:
+        """The fault is noticed late, a hung node's by `SILENCE`; it was well when it was last heard."""
+        self.fault_ns = round(SECOND * self._beats.get(process.node.heartbeat, time.monotonic()))
 
     def finished(self, seconds: float) -> bool:
         """Whether that much simulated time has passed since the clock's first second."""
