@@ -11,7 +11,7 @@ import math
 import os
 from collections.abc import Mapping
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from rssm_ros.contract import HIDDEN, VISIBLE
-from rssm_ros.evaluation.trace import Records, TraceError, read_trace
+from rssm_ros.evaluation.trace import Records, TraceError, read_counters, read_trace
 from rssm_ros.online.baselines import climatology, hold_last
 from rssm_ros.online.gate import MODES
 
@@ -56,6 +56,7 @@ class Run:
     gate: Records
     filter: Records
     dt: float
+    counters: Mapping[str, Mapping[str, int]] = field(default_factory=dict)  # by node
 
     @property
     def ticks(self) -> int:
@@ -66,7 +67,7 @@ class Run:
 def load_run(folder: Path, dt: float) -> Run:
     """The traces in `folder`; a missing one is empty. Raises TraceError for a damaged one."""
     sim, gate, beliefs = (_optional(folder / f"{name}.trace") for name in ("sim", "gate", "filter"))
-    return Run(sim, gate, beliefs, dt)
+    return Run(sim, gate, beliefs, dt, read_counters(folder))
 
 
 def _optional(path: Path) -> Records:
@@ -231,6 +232,9 @@ def summarise(run: Run, rate: float, speed: float = 1.0, lockstep: bool = False)
     found: dict[str, Any] = {**pace(run, speed), **packages(run)}
     if len(run.sim):
         found |= belief_errors(run)
+    found["counters"] = run.counters
+    if lockstep:
+        found["lockstep_timeout"] = run.counters.get("sim_node", {}).get("lockstep_timeout")
     found["checks"] = checks(found, Bounds(), rate * speed, speed, lockstep)
     return found
 
@@ -255,6 +259,8 @@ def checks(
         add("loop_hz", found.get("loop_hz"), loop_hz * (1 - slack), loop_hz * (1 + slack))
         add("realtime_factor", found.get("realtime_factor"), bounds.realtime_factor * speed, None)
         add("over_budget_fraction", found.get("over_budget_fraction"), None, bounds.over_budget_fraction)
+    else:
+        add("lockstep_timeout", found.get("lockstep_timeout"), None, 0)
     add("dropped", found.get("dropped"), None, 0 if lockstep else bounds.dropped_share * found["ticks"])
     if (found.get("sim_s") or 0.0) >= LONG:
         add("hidden_ticks", found.get("hidden_ticks"), ENOUGH_HIDDEN, None)

@@ -6,6 +6,7 @@ raw records.
 """
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -64,6 +65,23 @@ def read_last(path: Path) -> np.void:
             return last
     except (OSError, ValueError, TypeError, IndexError) as error:
         raise TraceError(f"{path} holds no record yet: {error}") from error
+
+
+def write_counters(folder: Path, node: str, counters: Mapping[str, int]) -> None:
+    """What a node has counted in its whole life, beside its trace."""
+    text = json.dumps({name: int(count) for name, count in sorted(counters.items())})
+    (folder / f"{node}.counters.json").write_text(text + "\n")
+
+
+def read_counters(folder: Path) -> dict[str, dict[str, int]]:
+    """What the nodes have counted, by node; one that was killed is not among them. Raises TraceError."""
+    found = {}
+    for path in sorted(folder.glob("*.counters.json")):
+        try:
+            found[path.name.removesuffix(".counters.json")] = dict(json.loads(path.read_text()))
+        except (OSError, ValueError, TypeError) as error:
+            raise TraceError(f"{path} does not hold a node's counters: {error}") from error
+    return found
 
 
 def _dtype(head: bytes) -> np.dtype[np.void]:

@@ -89,6 +89,10 @@ class FilterNode(ManagedNode):
         """From now on; what waited before activation is old."""
         self._inbox.clear()
 
+    def stop(self) -> None:
+        """The belief stays; what became of the messages is told."""
+        self.keep_counters({**self.filter.counters, **self._refused})
+
     def idle(self) -> float:
         """Often enough to notice that a tick has waited long enough."""
         return 0.25 * self.contract.dt

@@ -102,6 +102,7 @@ class GateNode(ManagedNode):
     def stop(self) -> None:
         """The safe action is the last thing sent."""
         self._publish(self.gate.final(), 0)
+        self.keep_counters(self.gate.counters)
 
     def idle(self) -> float:
         """The watchdog's pace: half a tick of steady time. ROS time stands still when its source dies, and

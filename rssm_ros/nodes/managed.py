@@ -8,8 +8,9 @@ loop to end: rclpy's own handlers would take the publishers away before the safe
 import os
 import signal
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import rclpy
@@ -18,6 +19,7 @@ from rclpy.executors import ExternalShutdownException
 from rclpy.lifecycle import LifecycleNode, LifecyclePublisher, LifecycleState, TransitionCallbackReturn
 from rclpy.signals import SignalHandlerOptions
 
+from rssm_ros.evaluation.trace import write_counters
 from rssm_ros.nodes.executors import make_executor
 from rssm_ros.nodes.processes import PARENT
 
@@ -93,6 +95,11 @@ class ManagedNode(LifecycleNode):
 
     def work(self) -> None:
         """Called after callbacks have stored, and at least every `idle()` seconds, while active."""
+
+    def keep_counters(self, counters: Mapping[str, int]) -> None:
+        """Leaves them in the trace folder, where there is one, for the run's summary."""
+        if folder := self.value("trace"):
+            write_counters(Path(folder), self.get_name(), counters)
 
     def idle(self) -> float:
         """Seconds the loop may wait for messages before `work` is called."""

@@ -70,6 +70,7 @@ class SimNode(ManagedNode):
     def start(self) -> None:
         """A new episode; the clock starts at 1 s, before anything is observed."""
         self._seed = int(self.value("seed"))
+        self._answer = None
         self._first = self._tick = round(START * self.contract.rate)
         self._greeting: Any = self.robot.reset(self._seed, self._now())
         self._greeted_until = time.monotonic() + GREETING
@@ -81,6 +82,7 @@ class SimNode(ManagedNode):
         """Nothing moves without ticks; the trace is complete."""
         if self._trace is not None:
             self._trace.close()
+        self.keep_counters(self.counters)
         if any(self.counters.values()):
             self.get_logger().info(f"counted: {self.counters}")
 
@@ -200,8 +202,16 @@ class SimNode(ManagedNode):
         return store
 
     def _on_applied(self, message: Any) -> None:
-        values = messages.read_joints(message, self.contract.channels, ("position",))
-        self._answer = (messages.stamp_ns(message.header.stamp), values)
+        """The answer of the latest stamp: a watchdog's word on its way must not undo a newer command."""
+        try:
+            values = messages.read_joints(message, self.contract.channels, ("position",))
+        except messages.MessageError as error:
+            self.get_logger().error(str(error), throttle_duration_sec=5.0)
+            self.counters["bad_command"] += 1
+            return
+        stamp = messages.stamp_ns(message.header.stamp)
+        if self._answer is None or stamp >= self._answer[0]:
+            self._answer = (stamp, values)
 
     def _publish_clock(self) -> None:
         tick_ns = stamp_of(self._tick + 1, self.contract.rate) - self.stamp

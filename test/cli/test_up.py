@@ -93,6 +93,8 @@ def test_a_lockstep_run_leaves_summary_bag_and_film(tmp_path: Path, bundle: Path
     assert summary["over_budget_fraction"] is not None and summary["dropped"] == 0
     assert isinstance(summary["expert_sorted"], int) and isinstance(summary["random_sorted"], int)
     assert summary["bundle_sha256"]
+    assert summary["lockstep_timeout"] == 0 and summary["counters"]["filter_node"]["camera/accepted"] >= 60
+    assert "gate_node" in summary["counters"]
     every_tick_is_answered(out)
     the_bag_can_be_read(out)
     assert (out / "manipulator.mp4").read_bytes()[4:8] == b"ftyp"

@@ -15,6 +15,7 @@ from rssm_ros.evaluation.trace import (
     read_last,
     read_trace,
     simulation_dtype,
+    write_counters,
 )
 
 DT, MS = 0.05, 1_000_000
@@ -213,6 +214,17 @@ def test_the_file_has_every_key_and_no_nan(tmp_path: Path) -> None:
     read = json.loads(path.read_text())
     assert set(KEYS) <= set(read) and read["wall_s"] is None and read["ticks"] == 3 and read["checks"] == []
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_what_the_nodes_have_counted_is_told(tmp_path: Path) -> None:
+    write_counters(tmp_path, "sim_node", {"lockstep_timeout": 2, "dropped_time_ms": 0})
+    write_counters(tmp_path, "filter_node", {"accepted": 3})
+    found = summaries.summarise(summaries.load_run(tmp_path, DT), 20.0, lockstep=True)
+    assert found["counters"]["filter_node"] == {"accepted": 3} and found["lockstep_timeout"] == 2
+    assert not next(c for c in found["checks"] if c["name"] == "lockstep_timeout")["pass"]
+    (tmp_path / "gate_node.counters.json").write_text("{")
+    with pytest.raises(TraceError, match="gate_node"):
+        summaries.load_run(tmp_path, DT)
 
 
 def test_a_run_without_traces_is_empty(tmp_path: Path) -> None:
