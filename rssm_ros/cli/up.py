@@ -54,10 +54,19 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument("--view", action="store_true", help="open a window, where there is a screen")
     parser.add_argument("--record", action="store_true", help="write an MCAP bag and a video")
     parser.add_argument(
+        "--domain", type=_domain, help="ROS domain, 0 to 101 (default: one that nobody uses here)"
+    )
+    parser.add_argument(
         "--no-references", action="store_true", help="skip the expert's and the random policy's run"
     )
     parser.add_argument("--json", action="store_true", help="print summary.json instead of the table")
     parser.set_defaults(run=run)
+
+
+def _domain(text: str) -> int:
+    if not text.isdecimal() or int(text) > 101:  # the ports of later ones belong to the system
+        raise argparse.ArgumentTypeError(f"{text!r} is no ROS domain; expected 0 to 101")
+    return int(text)
 
 
 @dataclass
@@ -130,7 +139,9 @@ def _run_graph(
     options: GraphOptions, contract: Contract, out: Path, console: Console, arguments: argparse.Namespace
 ) -> Outcome:
     """Starts, watches and ends the processes; whatever happens, none is left behind."""
-    environment = child_environment(out)
+    environment = child_environment(out, arguments.domain)
+    for name in set(os.environ) - set(environment):
+        del os.environ[name]  # what may lead to a robot
     os.environ.update(environment)  # this process is a part of the same ROS graph
     from rssm_ros.nodes.errors import NodeError  # rclpy is imported from here on, and only here
     from rssm_ros.nodes.recorder import Recorder

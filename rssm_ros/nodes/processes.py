@@ -16,24 +16,33 @@ from rssm_ros.nodes.graph import NodeDescription
 
 PARENT = "RSSM_ROS_PARENT"  # whose end is a node's end; see managed.run
 
+# What leads a node to other machines, or away from the shipped profile.
+NETWORK = (
+    "ROS_DOMAIN_ID",
+    "ROS_AUTOMATIC_DISCOVERY_RANGE",
+    "ROS_LOCALHOST_ONLY",
+    "ROS_STATIC_PEERS",
+    "ROS_DISCOVERY_SERVER",
+    "FASTDDS_DEFAULT_PROFILES_FILE",
+    "FASTRTPS_DEFAULT_PROFILES_FILE",
+    "CYCLONEDDS_URI",
+)
 PATIENCE = 3.0  # s between SIGTERM and SIGKILL
 _LOGGED = re.compile(r"^\[(?:ERROR|FATAL)\] \[[\d.]+\] \[[^\]]*\]: (.*)$")
 
 
-def child_environment(out: Path, seed: int | None = None) -> dict[str, str]:
-    """What nodes need beside the caller's environment; the caller's own choices win.
+def child_environment(out: Path, domain: int | None = None) -> dict[str, str]:
+    """What nodes need beside the caller's environment.
 
-    Own domain, loopback only, one thread per library (the nodes share the machine's cores), logs in the run's
-    folder. The nodes end with the process that started them, however it ends.
+    A ROS domain of their own (or `domain`) and loopback only, whatever the caller's environment says: the
+    simulated robot's gate publishes on a real robot's topics, and must not reach one from a shell that is set
+    up for it. One thread per library (the nodes share the machine's cores), unless the caller chose. Logs in
+    the run's folder. The nodes end with the process that started them, however it ends.
     """
-    made = dict(os.environ)
+    made = {name: value for name, value in os.environ.items() if name not in NETWORK}
     defaults = {
-        "ROS_DOMAIN_ID": str(free_domain(os.getpid() if seed is None else seed)),
-        "ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST",
         "AMENT_PREFIX_PATH": sys.prefix,
         "RSSM_ROS_SHARE": str(paths.share_directory()),
-        # Receives on the loopback interface only; without it sockets are open to every network.
-        "FASTDDS_DEFAULT_PROFILES_FILE": str(paths.share_path("config", "fastdds_loopback.xml")),
         "MUJOCO_GL": "egl",
         "LP_NUM_THREADS": "1",  # Mesa's software rasteriser
         "OMP_NUM_THREADS": "1",
@@ -41,6 +50,10 @@ def child_environment(out: Path, seed: int | None = None) -> dict[str, str]:
     }
     for name, value in defaults.items():
         made.setdefault(name, value)
+    made["ROS_DOMAIN_ID"] = str(free_domain(os.getpid()) if domain is None else domain)
+    made["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"
+    # Receives on the loopback interface only; without it sockets are open to every network.
+    made["FASTDDS_DEFAULT_PROFILES_FILE"] = str(paths.share_path("config", "fastdds_loopback.xml"))
     made["ROS_LOG_DIR"] = str(out / "log" / "ros")
     made["PYTHONUNBUFFERED"] = "1"
     made[PARENT] = str(os.getpid())

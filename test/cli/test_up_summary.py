@@ -82,6 +82,14 @@ def test_an_old_film_is_gone_whatever_the_contracts_name(
     assert up.run(words) == 2 and not (out / "other.mp4").exists()
 
 
+@pytest.mark.parametrize("domain", ["-1", "102", "x"])
+def test_a_domain_that_is_none_is_refused(domain: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert arguments("--domain", "7").domain == 7
+    with pytest.raises(SystemExit):
+        arguments(f"--domain={domain}")
+    assert "expected 0 to 101" in capsys.readouterr().err
+
+
 @pytest.mark.ros
 def test_any_error_around_the_nodes_is_in_the_summary(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch

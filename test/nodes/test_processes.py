@@ -8,7 +8,7 @@ import pytest
 
 from rssm_ros.nodes import processes
 from rssm_ros.nodes.graph import NodeDescription
-from rssm_ros.nodes.processes import NodeProcess, child_environment, end_all, free_domain
+from rssm_ros.nodes.processes import NETWORK, NodeProcess, child_environment, end_all, free_domain
 
 
 def started(folder: Path, code: str, monkeypatch: pytest.MonkeyPatch) -> NodeProcess:
@@ -65,14 +65,27 @@ def test_who_is_deaf_is_killed_and_who_is_stopped_woken(
     assert frozen.how_it_ended() == "was killed by SIGTERM"
 
 
-def test_the_callers_choices_win(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("ROS_DOMAIN_ID", "42")
-    monkeypatch.delenv("ROS_AUTOMATIC_DISCOVERY_RANGE", raising=False)
+def test_no_robot_is_reached_from_a_shell_that_is_set_up_for_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The simulated gate publishes on a robot's topics: own domain, loopback, no peers and no profiles."""
+    for name in NETWORK:
+        monkeypatch.setenv(name, "42")
+    monkeypatch.setenv("OMP_NUM_THREADS", "3")
     made = child_environment(tmp_path)
-    assert made["ROS_DOMAIN_ID"] == "42" and made["ROS_AUTOMATIC_DISCOVERY_RANGE"] == "LOCALHOST"
+    assert made["ROS_DOMAIN_ID"] != "42" and 1 <= int(made["ROS_DOMAIN_ID"]) <= 101
+    assert made["ROS_AUTOMATIC_DISCOVERY_RANGE"] == "LOCALHOST"
+    assert "127.0.0.1" in Path(made["FASTDDS_DEFAULT_PROFILES_FILE"]).read_text()
+    kept = {"ROS_DOMAIN_ID", "ROS_AUTOMATIC_DISCOVERY_RANGE", "FASTDDS_DEFAULT_PROFILES_FILE"}
+    assert set(NETWORK) & set(made) == kept
+    assert made["OMP_NUM_THREADS"] == "3"  # what leads nowhere is the caller's choice
     assert made["RSSM_ROS_PARENT"] == str(os.getpid()) and made["ROS_LOG_DIR"].startswith(str(tmp_path))
-    profile = Path(made["FASTDDS_DEFAULT_PROFILES_FILE"])
-    assert "127.0.0.1" in profile.read_text()
+
+
+def test_a_chosen_domain_is_taken_on_loopback_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ROS_AUTOMATIC_DISCOVERY_RANGE", "SUBNET")
+    made = child_environment(tmp_path, 7)
+    assert made["ROS_DOMAIN_ID"] == "7" and made["ROS_AUTOMATIC_DISCOVERY_RANGE"] == "LOCALHOST"
 
 
 def test_a_domain_in_use_is_not_taken() -> None:
