@@ -21,6 +21,7 @@ from rssm_ros.online.belief import Belief
 from rssm_ros.online.filter import Filter
 from rssm_ros.online.steps import State
 
+LOCKSTEP_PATIENCE = 0.3  # s without any message; less than the second that the simulation waits
 RECENT = 16  # observations that may have overtaken the news of a new episode
 
 
@@ -33,6 +34,7 @@ class FilterNode(ManagedNode):
         Parameter("seed", 0, "of the filter's noise", 0, 2**31 - 1),
         Parameter("threads", 1, "of the inference runtime", 1, 64),
         Parameter("best_effort", False, "listen to observations as best effort"),
+        Parameter("lockstep", False, "the clock waits for answers: compute a tick when all of it is there"),
         Parameter("state_file", "filter_state.bin", "where ~/save_state and ~/load_state keep the belief"),
     )
 
@@ -41,6 +43,8 @@ class FilterNode(ManagedNode):
         self._inbox: deque[tuple[str, Any]] = deque(maxlen=512)
         self._recent: deque[tuple[str, int, Any]] = deque(maxlen=RECENT)
         self._told: set[str] = set()
+        self._answered = self._asked = 0  # stamps: the last command applied, the last belief published
+        self._came = 0.0  # steady s at which the latest message came
         self._refused: dict[str, int] = {}
 
     def set_up(self) -> None:
@@ -100,22 +104,40 @@ class FilterNode(ManagedNode):
     def work(self) -> None:
         """Messages into the filter, beliefs out of it."""
         while self._inbox:
+            self._came = time.monotonic()
             kind, message = self._inbox.popleft()
             try:
                 self._take(kind, message)
             except messages.MessageError as error:
                 self._refuse(kind, error)
+        if self.value("lockstep") and not self._complete():
+            return
         for belief in self.filter.advance(self.get_clock().now().nanoseconds):
+            self._asked = belief.stamp_ns
             self._publish(belief)
         bad = sum(self._refused.values())
         told = f"{bad} messages refused" if bad else "ok"
         counts = {**self.filter.counters, **self._refused}
         self._diagnostics.publish(counts, told, "warn" if bad else "ok")
 
+    def _complete(self) -> bool:
+        """Whether the newest tick is all there, and the command that answers the belief before it.
+
+        They come from different nodes in any order; a late one is put where it belongs, but the belief ahead
+        that was answered without it is out. So a run in lockstep could not be repeated bit for bit.
+        """
+        newest = max((stamp for _, stamp, _ in self._recent), default=0)
+        here = {name for name, stamp, _ in self._recent if stamp == newest}
+        waited = time.monotonic() - self._came > LOCKSTEP_PATIENCE  # something is missing for good
+        answered = self._answered > self._asked or not self._asked
+        return waited or newest == self._asked or (answered and here == set(self._specs))
+
     def _take(self, kind: str, message: Any) -> None:
         if kind == "/applied":
             values = messages.read_joints(message, self.contract.channels, ("position",))
-            self.filter.applied(messages.stamp_ns(message.header.stamp), values)
+            stamp = messages.stamp_ns(message.header.stamp)
+            self._answered = max(self._answered, stamp)
+            self.filter.applied(stamp, values)
         elif kind == "/episode":
             if message.frame_id == "reset":
                 self._begin_episode(messages.stamp_ns(message.stamp))

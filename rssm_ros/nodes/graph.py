@@ -89,6 +89,7 @@ def filter_graph(options: GraphOptions, use_sim_time: bool = False) -> tuple[Nod
     model: dict[str, Value] = {**common, "use_sim_time": use_sim_time, "bundle": options.bundle_folder()}
     seeded: dict[str, Value] = {**model, "seed": options.seed}
     chosen: dict[str, Value] = {"particles": options.particles} if options.particles else {}
+    chosen["lockstep"] = options.lockstep
     patience = LOCKSTEP_SPEED if options.lockstep else float(options.speed)
     gate: dict[str, Value] = {**common, "use_sim_time": use_sim_time, "speed": patience}
     return (
