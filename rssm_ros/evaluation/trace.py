@@ -129,18 +129,20 @@ def gate_dtype(channels: int) -> np.dtype[np.void]:
     )
 
 
-def belief_dtype(size: int) -> np.dtype[np.void]:
-    """The filter node's record: one published belief of a target of `size` numbers."""
-    return np.dtype(
-        [
-            ("stamp_ns", "<i8"),
-            ("monotonic_ns", "<i8"),
-            ("mean", "<f4", (size,)),
-            ("covariance", "<f4", (size, size)),
-            ("surprise", "<f4"),
-            ("lost", "<i1"),
-        ]
-    )
+def belief_dtype(size: int, destination: int = 0) -> np.dtype[np.void]:
+    """The filter node's record: one published belief of a target of `size` numbers.
+
+    destination: numbers of the target of that name, for contracts that have one.
+    """
+    fields: list[Any] = [
+        ("stamp_ns", "<i8"),
+        ("monotonic_ns", "<i8"),
+        ("mean", "<f4", (size,)),
+        ("covariance", "<f4", (size, size)),
+        ("surprise", "<f4"),
+        ("lost", "<i1"),
+    ]
+    return np.dtype(fields + [("destination", "<f4", (destination,))] * bool(destination))
 
 
 def plan_dtype(horizon: int, size: int) -> np.dtype[np.void]:

@@ -1,8 +1,9 @@
 """A run as a film, rendered afterwards: the spectator's view beside what the robot sees, with the belief
 drawn in.
 
-Truth is a white cross, the belief a coloured ellipse of two standard deviations, the imagined path a
-dotted line; the strip below shows when the package was hidden and how far off the belief was.
+Truth is a white cross, the belief a coloured ellipse of two standard deviations, the bin where the package
+is believed to belong a yellow square, the imagined path a dotted line; the strip below shows when the package
+was hidden and how far off the belief was.
 """
 
 import math
@@ -28,11 +29,12 @@ WIDTH, HEIGHT = 640, 480  # of the spectator's view
 ROBOT = 480  # pixels a side of the enlarged robot camera
 STRIP = 80  # height of the timeline
 PACKAGE_TOP = 0.39  # m above the floor: where packages ride
+BIN_RIM = 0.34  # m: the bins' front wall
 PATH_AGE = 3  # ticks that an imagined path stays in the picture
 SPAN = 0.30  # m: full height of the error curve
 BACK, INK, DIM = (24, 26, 30), (236, 236, 236), (120, 124, 132)
 SEEN, UNSEEN, TRUTH = (88, 200, 120), (255, 154, 60), (255, 255, 255)
-PATH = (120, 190, 255)
+PATH, BIN = (120, 190, 255), (255, 226, 90)
 
 
 class VideoError(RuntimeError):
@@ -49,6 +51,7 @@ class Frame:
     truth: npt.NDArray[np.float64]  # [2] NaN: no package
     mean: npt.NDArray[np.float64]  # [2] NaN: no belief
     covariance: npt.NDArray[np.float64]
+    bin: npt.NDArray[np.float64]  # [2] where it is believed to belong; NaN: not told
     path: npt.NDArray[np.float64]  # [H, 3] in the world
     hidden: bool
     caption: tuple[str, str]
@@ -96,6 +99,8 @@ def _frames(run: Run, plans: Records | None, step: int) -> Iterator[Frame]:
     imagining = () if plans is None else (plan for plan in plans if np.isfinite(plan["path"]).all())
     paths = {int(plan["stamp_ns"]): np.asarray(plan["path"], np.float64) for plan in imagining}
     covariances = {int(item["stamp_ns"]): item["covariance"] for item in run.filter}
+    told = "destination" in (run.filter.dtype.names or ())
+    bins = {int(item["stamp_ns"]): item["destination"] for item in run.filter if told}
     means, _ = aligned_beliefs(run)
     error = np.linalg.norm(means - run.sim["package"], axis=1)
     for index in range(0, len(run.sim), step):
@@ -113,6 +118,7 @@ def _frames(run: Run, plans: Records | None, step: int) -> Iterator[Frame]:
             truth=np.asarray(record["package"], np.float64),
             mean=means[index],
             covariance=np.asarray(covariances.get(stamp, np.full((2, 2), np.nan)), np.float64),
+            bin=np.asarray(bins.get(stamp, np.full(2, np.nan)), np.float64),
             path=_imagined(run, paths, index),
             hidden=hidden,
             caption=(
@@ -202,6 +208,9 @@ class Painter:
                     disc(picture, dot, 3, PATH)
             (middle,) = camera.project(to_world(frame.base, frame.mean, PACKAGE_TOP))
             disc(picture, middle, 4, colour)
+        if np.isfinite(frame.bin).all() and np.isfinite(frame.truth).all():
+            (belongs,) = camera.project(to_world(frame.base, frame.bin, BIN_RIM))
+            square(picture, belongs, 7, BIN)
         if np.isfinite(frame.truth).all():
             (place,) = camera.project(to_world(frame.base, frame.truth, PACKAGE_TOP))
             cross(picture, place, 6, TRUTH)
@@ -214,8 +223,8 @@ class Painter:
         label(strip, frame.caption[1], (WIDTH - 150, 20), 0.5, UNSEEN if frame.hidden else SEEN)
         label(
             strip,
-            f"+ truth  o belief  . imagined   curve: 0 to {100 * SPAN:.0f} cm",
-            (WIDTH + ROBOT - 360, 20),
+            f"+ truth  o belief  [] its bin  . imagined   curve: 0 to {100 * SPAN:.0f} cm",
+            (WIDTH + ROBOT - 330, 20),
             0.42,
             DIM,
         )
@@ -262,6 +271,15 @@ def disc(picture: Image, point: npt.ArrayLike, radius: int, colour: tuple[int, i
 
     if np.isfinite(point).all():
         cv2.circle(picture, _pixel(point), radius, colour, -1, cv2.LINE_AA)
+
+
+def square(picture: Image, point: npt.ArrayLike, size: int, colour: tuple[int, int, int]) -> None:
+    """An open square with a dark rim, if the point is finite."""
+    import cv2
+
+    if np.isfinite(point).all():
+        for shade, width in (((0, 0, 0), 4), (colour, 2)):
+            cv2.drawMarker(picture, _pixel(point), shade, cv2.MARKER_SQUARE, 2 * size, width, cv2.LINE_AA)
 
 
 def cross(picture: Image, point: npt.ArrayLike, size: int, colour: tuple[int, int, int]) -> None:

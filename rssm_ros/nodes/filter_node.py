@@ -21,6 +21,7 @@ from rssm_ros.online.belief import Belief
 from rssm_ros.online.filter import Filter
 from rssm_ros.online.steps import State
 
+DESTINATION = "destination"  # the target that the film marks beside the first one
 LOCKSTEP_PATIENCE = 0.3  # s without any message; less than the second that the simulation waits
 RECENT = 16  # observations that may have overtaken the news of a new episode
 
@@ -69,11 +70,9 @@ class FilterNode(ManagedNode):
         self.create_service(Trigger, "~/save_state", self._on_save)
         self.create_service(Trigger, "~/load_state", self._on_load)
         folder, first = self.value("trace"), self.contract.targets[:1]
-        self._trace = (
-            TraceWriter(Path(folder) / "filter.trace", belief_dtype(first[0].dim))
-            if folder and first
-            else None
-        )
+        self._goal = next((target for target in self.contract.targets if target.name == DESTINATION), None)
+        dtype = belief_dtype(first[0].dim, self._goal.dim if self._goal else 0) if first else None
+        self._trace = TraceWriter(Path(folder) / "filter.trace", dtype) if folder and dtype else None
 
     def _listen(self) -> None:
         def keep(kind: str) -> Any:
@@ -187,6 +186,7 @@ class FilterNode(ManagedNode):
                 covariance=decoded.covariance(),
                 surprise=belief.surprise,
                 lost=belief.lost,
+                **({} if self._goal is None else {DESTINATION: belief.targets[DESTINATION].point()}),
             )
 
     def _cloud(self, belief: Belief, threshold: float = float("nan")) -> PointCloud2:

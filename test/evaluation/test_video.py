@@ -73,12 +73,13 @@ def record(folder: Path, ticks: int) -> None:
     robot = SimulatedRobot(env, env.contract)
     outcome = robot.reset(0, 0.0)
     trace = SimulationTrace(str(folder), robot)
-    beliefs = TraceWriter(folder / "filter.trace", belief_dtype(2))
+    beliefs = TraceWriter(folder / "filter.trace", belief_dtype(2, 2))
     plans = TraceWriter(folder / "planner.trace", plan_dtype(4, 2))
     for tick in range(ticks):
         stamp = (20 + tick) * 50_000_000
         trace.write(20 + tick, stamp, stamp, outcome, reset=tick == 0)
-        beliefs.write(stamp_ns=stamp, mean=outcome[4]["package"] + 0.05, covariance=0.01 * np.eye(2))
+        package, goal = outcome[4]["package"], outcome[4]["destination"]
+        beliefs.write(stamp_ns=stamp, mean=package + 0.05, covariance=0.01 * np.eye(2), destination=goal)
         plans.write(stamp_ns=stamp, path=np.full((4, 2), 0.3) if tick % 2 else np.nan)
         answer = env.limits.scale(outcome[4]["expert_action"])
         outcome = robot.advance(answer)
@@ -103,6 +104,31 @@ def test_a_film_that_browsers_play(tmp_path: Path) -> None:
     assert len(frames) == 11
     assert np.abs(frames[-1].astype(int) - frames[0]).max() > 100  # something moves
     assert frames[-1][:HEIGHT].std() > 20
+
+
+def test_truth_belief_bin_and_path_are_in_the_picture(tmp_path: Path) -> None:
+    """The square only with a package, and in the bin where the belief says that it belongs."""
+    from dataclasses import replace
+
+    from rssm_ros.evaluation.summary import load_run
+    from rssm_ros.evaluation.trace import read_trace
+    from rssm_ros.evaluation.video import BIN, PATH, TRUTH, Painter, _frames, _strip
+
+    def count(picture: np.ndarray, colour: tuple[int, int, int]) -> int:
+        return int((np.abs(picture[:HEIGHT, :WIDTH].astype(int) - colour).max(axis=2) < 12).sum())
+
+    record(tmp_path, 3)
+    run = load_run(tmp_path, 0.05)
+    run = replace(run, sim=run.sim.copy(), filter=run.filter.copy())
+    run.sim["package"], run.filter["mean"], run.filter["destination"] = (0.5, 0.5), (0.5, 0.5), (0.6, 0.9)
+    *_, frame = _frames(run, read_trace(tmp_path / "planner.trace"), 1)
+    painter = Painter(_strip(run))
+    nothing = np.full(2, np.nan)
+    shown, without = painter.paint(frame), painter.paint(replace(frame, bin=nothing, path=np.zeros((0, 3))))
+    empty = painter.paint(replace(frame, truth=nothing))
+    for colour in (BIN, PATH):
+        assert count(shown, colour) > count(without, colour) + 8, colour
+    assert count(empty, BIN) == count(without, BIN) and count(shown, TRUTH) > count(empty, TRUTH)
 
 
 def test_a_path_stays_in_the_world_where_it_was_imagined() -> None:
