@@ -14,7 +14,7 @@ from rssm_ros import messages
 from rssm_ros.evaluation.trace import TraceWriter, belief_dtype
 from rssm_ros.nodes.beliefs import records_of
 from rssm_ros.nodes.diagnostics import Diagnostics
-from rssm_ros.nodes.interfaces import COMMANDS, message_type, sensing
+from rssm_ros.nodes.interfaces import COMMANDS, WATCHDOG, message_type, sensing
 from rssm_ros.nodes.managed import ManagedNode, Parameter, run
 from rssm_ros.nodes.model import load_model
 from rssm_ros.online.belief import Belief
@@ -135,7 +135,8 @@ class FilterNode(ManagedNode):
         if kind == "/applied":
             values = messages.read_joints(message, self.contract.channels, ("position",))
             stamp = messages.stamp_ns(message.header.stamp)
-            self._answered = max(self._answered, stamp)
+            if message.header.frame_id != WATCHDOG:
+                self._answered = max(self._answered, stamp)
             self.filter.applied(stamp, values)
         elif kind == "/episode":
             if message.frame_id == "reset":

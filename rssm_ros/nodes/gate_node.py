@@ -12,7 +12,7 @@ from rssm_ros import messages
 from rssm_ros.contract import JOINT_STATE, find_contract
 from rssm_ros.evaluation.trace import TraceWriter, gate_dtype
 from rssm_ros.nodes.diagnostics import Diagnostics
-from rssm_ros.nodes.interfaces import COMMANDS, message_type, sensing
+from rssm_ros.nodes.interfaces import COMMANDS, WATCHDOG, message_type, sensing
 from rssm_ros.nodes.managed import ManagedNode, Parameter, run
 from rssm_ros.online.gate import MODES, Decision, Gate, GateSettings
 
@@ -178,6 +178,7 @@ class GateNode(ManagedNode):
             self._outputs[action.name].publish(command)
         applied = JointState()
         messages.set_stamp(applied.header.stamp, stamp)
+        applied.header.frame_id = "" if answers else WATCHDOG
         messages.fill_joint_state(applied, self.contract.channels, position=decision.si)
         sent = time.monotonic_ns()
         self._applied.publish(applied)

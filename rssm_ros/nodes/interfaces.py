@@ -7,6 +7,7 @@ from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSProfile, ReliabilityPo
 
 from rssm_ros.nodes.errors import NodeError
 
+WATCHDOG = "watchdog"  # frame_id of a `gate_node/applied` that answers no command
 COMMANDS = QoSProfile(history=HistoryPolicy.KEEP_LAST, depth=10, reliability=ReliabilityPolicy.RELIABLE)
 LATCHED = QoSProfile(
     history=HistoryPolicy.KEEP_LAST,

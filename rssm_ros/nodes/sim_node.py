@@ -11,7 +11,7 @@ from std_srvs.srv import SetBool, Trigger
 from rssm_ros import messages
 from rssm_ros.contract import ActionSpec, find_contract
 from rssm_ros.nodes.errors import NodeError
-from rssm_ros.nodes.interfaces import COMMANDS, message_type
+from rssm_ros.nodes.interfaces import COMMANDS, WATCHDOG, message_type
 from rssm_ros.nodes.managed import ManagedNode, Parameter, run
 from rssm_ros.nodes.robot_topics import RobotTopics, open_viewer
 from rssm_ros.nodes.simulated_robot import CLOCK, SimulatedRobot, SimulationTrace
@@ -210,7 +210,8 @@ class SimNode(ManagedNode):
             self.counters["bad_command"] += 1
             return
         stamp = messages.stamp_ns(message.header.stamp)
-        if self._answer is None or stamp >= self._answer[0]:
+        answers = message.header.frame_id != WATCHDOG  # a watchdog has not looked at this observation
+        if answers and (self._answer is None or stamp >= self._answer[0]):
             self._answer = (stamp, values)
 
     def _publish_clock(self) -> None:
