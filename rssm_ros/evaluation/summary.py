@@ -182,20 +182,22 @@ def packages(run: Run) -> dict[str, int | None]:
 
 
 def stopped_after(run: Run, fault_ns: int, slow: float = 0.05) -> float | None:
-    """Seconds from a fault (CLOCK_MONOTONIC ns) until the base moved slower than `slow` (m/s, rad/s) for
-    good.
+    """Seconds of the robot's time from a fault (CLOCK_MONOTONIC ns) until the base moved slower than `slow`
+    (m/s, rad/s) for good; counted from the last tick before the fault.
 
+    The robot's time, not the wall's: while a busy machine stalls, the simulated robot moves no further.
     None: it was never seen to stand still.
     """
-    after = run.sim[run.sim["monotonic_ns"] >= fault_ns]
+    since = max(0, int((run.sim["monotonic_ns"] <= fault_ns).sum()) - 1)
+    after = run.sim[since + 1 :]
     if not len(after):
         return None
     moving = np.abs(after["speed"]).max(axis=1) > slow
     if moving[-1]:
         return None
     last = np.flatnonzero(moving)
-    at = int(after["monotonic_ns"][last[-1] + 1 if len(last) else 0])
-    return 1e-9 * (at - fault_ns)
+    at = int(after["stamp_ns"][last[-1] + 1 if len(last) else 0])
+    return 1e-9 * (at - int(run.sim["stamp_ns"][since]))
 
 
 def reference_scores(

@@ -201,6 +201,8 @@ def test_when_the_robot_stopped() -> None:
     run.sim["speed"][:, 0] = np.where(np.arange(41) < 15, 0.3, 0.001)
     fault = int(run.sim["monotonic_ns"][10])
     assert summaries.stopped_after(run, fault) == pytest.approx(0.25)
+    run.sim["monotonic_ns"][12:] += 2_000_000_000  # the machine stalls, and the simulated robot with it
+    assert summaries.stopped_after(run, fault) == pytest.approx(0.25)
     run.sim["speed"][-1, 1] = 0.2
     assert summaries.stopped_after(run, fault) is None
     assert summaries.stopped_after(run, int(run.sim["monotonic_ns"][-1]) + 1) is None
