@@ -80,7 +80,7 @@ def node_actions(nodes: Sequence[NodeDescription]) -> list[Any]:
             )
         )
         end = EmitEvent(event=Shutdown(reason=f"{node.name} ended"))
-        handlers.append(OnProcessExit(target_action=action, on_exit=[end]))
+        handlers.append(OnProcessExit(target_action=action, on_exit=_unless_ending(end)))
     return [*(RegisterEventHandler(handler) for handler in handlers), *started]
 
 
@@ -96,6 +96,11 @@ def lifecycle_node(node: NodeDescription) -> Any:
         additional_env=dict(node.environment),
         output="screen",
     )
+
+
+def _unless_ending(end: Any) -> Callable[[Any, Any], list[Any]]:
+    """A second Shutdown event is an error for launch_ros, and after Ctrl-C every node ends."""
+    return lambda _, context: [] if context.is_shutdown else [end]
 
 
 def _transition(action: Any, name: str) -> Any:
