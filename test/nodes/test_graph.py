@@ -2,6 +2,7 @@ import importlib
 import importlib.util
 import sys
 import types
+from collections.abc import Iterator
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -27,7 +28,7 @@ class Configuration(Action):
 
 
 @pytest.fixture
-def launch(monkeypatch: pytest.MonkeyPatch) -> dict[str, type]:
+def launch(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, type]]:
     """`launch` and `launch_ros`, which are not on PyPI: recorders of the same names."""
     kinds = {name: type(name, (Action,), {}) for name in (
         "LaunchDescription", "DeclareLaunchArgument", "EmitEvent", "OpaqueFunction", "RegisterEventHandler",
@@ -43,8 +44,9 @@ def launch(monkeypatch: pytest.MonkeyPatch) -> dict[str, type]:
         module = types.ModuleType(name)
         vars(module).update(kinds)
         monkeypatch.setitem(sys.modules, name, module)
-    monkeypatch.delitem(sys.modules, "rssm_ros.nodes.launching", raising=False)
-    return kinds
+    sys.modules.pop("rssm_ros.nodes.launching", None)
+    yield kinds
+    sys.modules.pop("rssm_ros.nodes.launching", None)  # it is bound to the recorders: the real ones come next
 
 
 def described(checkout: Path, launch: dict[str, Any], file: str, **arguments: str) -> list[Any]:
@@ -91,8 +93,20 @@ def test_launch_brings_nodes_to_life_one_after_the_other(checkout: Path, launch:
     ]
     configured = [w["entities"][0].named["event"].named["lifecycle_node_matcher"] for w in waits]
     assert [w["target_lifecycle_node"] for w in waits] == nodes[:-1] and configured == nodes[1:]
-    ends = [h.named["target_action"] for h in handlers if isinstance(h, launch["OnProcessExit"])]
-    assert ends == nodes
+    ends = [h.named for h in handlers if isinstance(h, launch["OnProcessExit"])]
+    assert [end["target_action"] for end in ends] == nodes
+
+
+def test_the_first_node_that_ends_ends_the_rest_once(checkout: Path, launch: dict[str, Any]) -> None:
+    """After Ctrl-C every node ends; a Shutdown for each made launch_ros exit 1 with four errors."""
+    actions = described(checkout, launch, "manipulator.launch.py")
+    handlers = [item.positional[0] for item in actions if isinstance(item, launch["RegisterEventHandler"])]
+    ends = [h.named["on_exit"] for h in handlers if isinstance(h, launch["OnProcessExit"])]
+    running, ending = types.SimpleNamespace(is_shutdown=False), types.SimpleNamespace(is_shutdown=True)
+    for node, end in zip(manipulator_graph(GraphOptions()), ends, strict=True):
+        (emitted,) = end(None, running)
+        assert emitted.named["event"].named["reason"] == f"{node.name} ended"
+        assert end(None, ending) == []
 
 
 def test_the_robot_comes_last_and_everybody_has_a_heartbeat() -> None:
