@@ -30,13 +30,13 @@ def add_parser(subparsers: Any) -> None:
 
 
 def parse_mix(text: str) -> dict[str, float]:
-    """"a=0.5,b=0.5" -> {"a": 0.5, "b": 0.5}; raises CollectError on anything else."""
-    from rssm_ros.training.collect import CollectError
+    """ "a=0.5,b=0.5" -> {"a": 0.5, "b": 0.5}; raises TrainingError on anything else."""
+    from rssm_ros.training.errors import TrainingError
 
     try:
         return {name.strip(): float(share) for name, share in (part.split("=") for part in text.split(","))}
     except ValueError as error:
-        raise CollectError(f"--mix is kind=share,kind=share..., got {text!r}") from error
+        raise TrainingError(f"--mix is kind=share,kind=share..., got {text!r}") from error
 
 
 def run(args: argparse.Namespace) -> int:

@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from rssm_ros.contract import HIDDEN
+from rssm_ros.workers import end_with_parent
 
 ROWS = ("expert", "belt_informed", "constant_velocity", "hold_last", "memoryless", "random", "random_smooth")
 
@@ -138,7 +139,7 @@ def measure(
     """Every reference policy on every seed, in parallel; report(done, total) after each run."""
     jobs = [(name, seed, seconds) for name in ROWS for seed in seeds]
     runs = []
-    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+    with ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=end_with_parent) as pool:
         for run in pool.map(run_one, jobs):
             runs.append(run)
             if report is not None:

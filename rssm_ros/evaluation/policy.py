@@ -18,6 +18,7 @@ from rssm_ros.evaluation.errors import EvaluationError
 from rssm_ros.evaluation.statistics import estimate, mean, ratio, root_ratio
 from rssm_ros.online.baselines import climatology, hold_last
 from rssm_ros.provenance import hardware, versions
+from rssm_ros.workers import end_with_parent
 
 BUNDLE = "bundle"
 REFERENCES = ("expert", "constant_velocity", "memoryless", "random")
@@ -42,7 +43,7 @@ class Task:
 
 @dataclass(frozen=True)
 class Episode:
-    """What came of a task. T = the ticks at which there was a package and (learned policy) a belief."""
+    """What came of a task. T = the ticks at which there was a package, seen at least once."""
 
     policy: str
     seed: int
@@ -54,7 +55,7 @@ class Episode:
     tipped: bool
     visibility: npt.NDArray[np.float32]  # [T]
     truth: Positions  # [T, 2] m, base frame
-    belief: Positions  # [T, 2] mean over particles; empty for references
+    belief: Positions  # [T, 2] mean over particles, NaN without a belief; empty for references
     held: Positions  # [T, 2] hold-last, odometry-compensated
 
 
@@ -77,7 +78,8 @@ def run_all(work: Sequence[Task], workers: int) -> Iterator[Episode]:
     kept = os.environ.get("OMP_NUM_THREADS")
     os.environ["OMP_NUM_THREADS"] = "1"
     try:
-        with multiprocessing.get_context("spawn").Pool(min(workers, len(work))) as pool:
+        spawn = multiprocessing.get_context("spawn")
+        with spawn.Pool(min(workers, len(work)), initializer=end_with_parent) as pool:
             yield from pool.imap_unordered(run_episode, work)
     finally:
         if kept is None:
@@ -109,8 +111,8 @@ def run_episode(task: Task) -> Episode:
     truth = np.asarray([row[1] for row in rows], np.float32)
     held = hold_last(truth, visibility, np.asarray([row[2] for row in rows]), dt).astype(np.float32)
     learned = task.policy == BUNDLE
-    belief = np.asarray([row[3] for row in rows], np.float32) if learned else truth
-    kept = np.isfinite(truth).all(1) & np.isfinite(held).all(1) & np.isfinite(belief).all(1)
+    belief = np.asarray([row[3] for row in rows], np.float32)
+    kept = np.isfinite(truth).all(1) & np.isfinite(held).all(1)
     return Episode(
         policy=task.policy,
         seed=task.seed,
@@ -194,8 +196,12 @@ def _counts(group: Sequence[Episode]) -> dict[str, Any]:
 
 
 def belief_errors(group: Sequence[Episode], hidden: bool) -> dict[str, Any]:
-    """RMSE (m) of belief, hold-last and the best constant on the same ticks, and the ratios between them."""
-    chosen = [e.visibility <= HIDDEN if hidden else e.visibility >= VISIBLE for e in group]
+    """RMSE (m) of belief, hold-last and the best constant on the same ticks, and the ratios between them.
+
+    `ticks` are those with a belief; how many had none is `ticks_without_belief`.
+    """
+    wanted = [e.visibility <= HIDDEN if hidden else e.visibility >= VISIBLE for e in group]
+    chosen = [mask & np.isfinite(e.belief).all(1) for e, mask in zip(group, wanted, strict=True)]
     constant = climatology(np.concatenate([e.truth[mask] for e, mask in zip(group, chosen, strict=True)]))
 
     def squares(guesses: Sequence[npt.NDArray[Any]]) -> list[float]:
@@ -210,6 +216,7 @@ def belief_errors(group: Sequence[Episode], hidden: bool) -> dict[str, Any]:
     fixed = squares([np.broadcast_to(constant, e.truth.shape) for e in group])
     return {
         "ticks": sum(ticks),
+        "ticks_without_belief": sum(int(mask.sum()) for mask in wanted) - sum(ticks),
         "error_m": estimate(root_ratio, belief, ticks).to_dict(),
         "hold_last_error_m": estimate(root_ratio, held, ticks).to_dict(),
         "climatology_error_m": estimate(root_ratio, fixed, ticks).to_dict(),

@@ -17,13 +17,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from rssm_ros.training.errors import TrainingError
+from rssm_ros.workers import end_with_parent
+
 HELD_OUT = 100  # seeds below this one are for evaluation only
 KINDS = ("expert", "perturbed", "random", "policy")
 EPISODE_SECONDS = 30.0
-
-
-class CollectError(RuntimeError):
-    """Data that cannot be collected; the message says what to change."""
 
 
 @dataclass(frozen=True)
@@ -200,6 +199,7 @@ _worker: dict[str, Any] = {}
 
 
 def _start_worker(directory: str) -> None:
+    end_with_parent()
     os.environ["LP_NUM_THREADS"] = "0"  # Mesa's software driver: one thread per process
     os.environ["OMP_NUM_THREADS"] = "1"
     _worker["directory"] = Path(directory)
@@ -233,18 +233,18 @@ def plan_episodes(
 ) -> list[Plan]:
     """The episodes that make up about `ticks` ticks in the shares of `mix`, deterministic in its arguments.
 
-    Raises CollectError for an unknown kind, a share that is not positive, held-out seeds, a missing policy.
+    Raises TrainingError for an unknown kind, a share that is not positive, held-out seeds, a missing policy.
     """
     from rssm_ros.contract import find_contract
 
     if seed < HELD_OUT:
-        raise CollectError(f"seeds below {HELD_OUT} are held out for evaluation; start there or later")
+        raise TrainingError(f"seeds below {HELD_OUT} are held out for evaluation; start there or later")
     unknown = set(mix) - set(KINDS)
     if unknown or not mix or any(not value > 0 for value in mix.values()):
         kinds = ", ".join(KINDS)
-        raise CollectError(f"a mix is kind=share with shares > 0 and kinds of {kinds}; got {dict(mix)}")
+        raise TrainingError(f"a mix is kind=share with shares > 0 and kinds of {kinds}; got {dict(mix)}")
     if "policy" in mix and policy is None:
-        raise CollectError("the kind 'policy' needs a bundle: --policy models/NAME")
+        raise TrainingError("the kind 'policy' needs a bundle: --policy models/NAME")
     rate = find_contract("manipulator").rate
     count = max(1, round(ticks / (float(seconds * rate) + 1)))
     total = sum(mix.values())

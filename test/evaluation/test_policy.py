@@ -53,6 +53,17 @@ def test_a_good_bundle_passes_every_check() -> None:
     assert hidden["ratio_to_climatology"]["value"] < 0.1
 
 
+def test_a_tick_without_a_belief_is_no_error_but_counted() -> None:
+    """It was left out without a word: a filter that says nothing when it is hard looked better for it."""
+    runs = run_of()
+    for run in runs[:3]:
+        run.belief[1:11] = np.nan  # five hidden ticks and five visible ones, three seeds
+    belief = summarise(runs)["belief"]
+    assert [belief[name]["ticks_without_belief"] for name in ("hidden", "visible")] == [15, 15]
+    assert belief["hidden"]["ticks"] == 60
+    assert belief["hidden"]["error_m"]["value"] == pytest.approx(0.02, rel=1e-3)
+
+
 @pytest.mark.parametrize(
     ("change", "failed"),
     [

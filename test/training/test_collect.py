@@ -15,7 +15,7 @@ from rssm_ros.envs.cell import BIN_MIDDLE, MOUTHS
 from rssm_ros.envs.expert import expert_command
 from rssm_ros.envs.manipulator import ManipulatorEnv
 from rssm_ros.training import collect as collect_module
-from rssm_ros.training.collect import CollectError, Noise, Plan, collect, plan_episodes, record_episode
+from rssm_ros.training.collect import Noise, Plan, TrainingError, collect, plan_episodes, record_episode
 from test.bundles import tiny_bundle
 
 SECONDS = 1.0
@@ -48,9 +48,9 @@ def test_ticks_and_noise_follow_the_contract_s_rate(monkeypatch: pytest.MonkeyPa
     ],
 )
 def test_impossible_plans_are_refused(mix: dict[str, float], seed: int, says: str) -> None:
-    with pytest.raises(CollectError, match=says):
+    with pytest.raises(TrainingError, match=says):
         plan_episodes(1000, mix, seed)
-    with pytest.raises(CollectError, match="kind=share"):
+    with pytest.raises(TrainingError, match="kind=share"):
         parse_mix("expert")
 
 

@@ -1,0 +1,55 @@
+#!/usr/bin/env bash
+# The shipped bundle, from nothing, in two hours on two CPU cores: scripts/train_manipulator.sh FOLDER
+#
+# Episodes of the scripted expert, then two rounds of DAgger: the newest bundle acts, the expert says at every tick what
+# it would have done. Everything lands in FOLDER (data, runs, bundles); started again, it goes on where it was stopped.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+folder=$(realpath -m "${1:?usage: scripts/train_manipulator.sh FOLDER}")
+rssm=${RSSM:-.venv/bin/rssm}
+threads=${THREADS:-2}
+first=${MINUTES_FIRST:-40} second=${MINUTES_SECOND:-30} third=${MINUTES_THIRD:-38} # of training
+ticks=${TICKS:-120000}
+mkdir -p "$folder"
+commands=$folder/commands.txt
+: >"$commands"
+
+step() {
+    printf '%s\n' "rssm $*" | sed "s#$folder/##g" >>"$commands"
+    echo "== $(date +%H:%M:%S) rssm $*"
+    "$rssm" "$@"
+}
+collect() { # NAME SEED TICKS MIX...
+    local name=$1 seed=$2 count=$3
+    shift 3
+    step collect manipulator --out "$folder/data/$name" --seed "$seed" --ticks "$count" "$@"
+}
+train() { # NAME MINUTES OPTIONS...
+    local name=$1 minutes=$2 resume=()
+    shift 2
+    [ -e "$folder/runs/$name/done" ] && return
+    compgen -G "$folder/runs/$name/checkpoints/step-*" >/dev/null && resume=(--resume)
+    step train --out "$folder/runs/$name" --val "$folder/data/validation" --minutes "$minutes" --threads "$threads" \
+        "${resume[@]}" "$@"
+    touch "$folder/runs/$name/done"
+}
+bundle() { # NAME
+    [ -e "$folder/bundles/$1/bundle.json" ] && return
+    step export "$folder/runs/$1" --out "$folder/bundles/$1" --commands "$commands"
+}
+data() { for name in "$@"; do printf '%s ' "$folder/data/$name"; done; }
+
+collect validation 900000 9000 --mix expert=0.6,perturbed=0.25,random=0.15
+collect expert 1000 "$ticks" --mix expert=0.55,perturbed=0.3,random=0.15
+# shellcheck disable=SC2046 # one word per folder is meant
+train first "$first" --data $(data expert) --imagination-fraction 0
+bundle first
+collect dagger-1 200000 $((ticks * 2 / 5)) --mix policy=1 --policy "$folder/bundles/first"
+# shellcheck disable=SC2046
+train second "$second" --data $(data expert dagger-1) --start-from "$folder/runs/first" --imagination-fraction 0
+bundle second
+collect dagger-2 300000 $((ticks * 3 / 5)) --mix policy=1 --policy "$folder/bundles/second"
+# shellcheck disable=SC2046
+train third "$third" --data $(data expert dagger-1 dagger-2) --start-from "$folder/runs/second" --imagination-fraction 0.1
+bundle third
+echo "== $(date +%H:%M:%S) done: $folder/bundles/third"
