@@ -103,10 +103,10 @@ class Predict(nn.Module):
         out = {
             "next_deter": deter,
             "next_stoch": stoch,
-            "reward": self.world_model.reward(features),
-            "continue": self.world_model.continue_(features),
+            "reward": self.world_model.predict_reward(features),
+            "continue": self.world_model.predict_continue(features),
         }
-        for name, (mean, std) in self.world_model.targets(features).items():
+        for name, (mean, std) in self.world_model.predict_target(features).items():
             out |= {f"target_{name}_mean": mean, f"target_{name}_std": std}
         return out
 
@@ -189,14 +189,14 @@ class Rollout(Predict):
             return values.reshape(-1, self.horizon, *values.shape[1:])
 
         discount = torch.exp(
-            torch.cumsum(torch.log(ticks(self.world_model.continue_(flat))), 1)
+            torch.cumsum(torch.log(ticks(self.world_model.predict_continue(flat))), 1)
         )  # c_1 ... c_h
         before = torch.cat([torch.ones_like(discount[:, :1]), discount[:, :-1]], 1)
         out = {
-            "returns": (before * ticks(self.world_model.reward(flat))).sum(1),
+            "returns": (before * ticks(self.world_model.predict_reward(flat))).sum(1),
             "values": discount[:, -1] * self.critic(features[-1]),
         }
-        targets = self.world_model.targets(flat)
+        targets = self.world_model.predict_target(flat)
         return out | {f"target_{name}": ticks(mean) for name, (mean, _) in targets.items()}
 
 

@@ -17,9 +17,10 @@ from rssm_ros.contract import VISIBLE, Contract
 from rssm_ros.training.options import Options
 from rssm_ros.training.replay import Batch
 from rssm_ros.world_model import Beliefs, Signals, Sizes, State, WorldModel, losses
-from rssm_ros.world_model.categorical import categorical_kl, entropy, sample_categorical, straight_through
+from rssm_ros.world_model.ensemble import Ensemble
 from rssm_ros.world_model.heads import TargetHead, continue_target
-from rssm_ros.world_model.layers import MLP, Linear
+from rssm_ros.world_model.layers import MLP, Linear, wide
+from rssm_ros.world_model.representation import Representation
 
 Terms = dict[str, Tensor]
 Add = Callable[[str, float, Tensor], None]  # takes in a loss term: name, scale, value
@@ -38,7 +39,7 @@ class Perception(nn.Module):
 
     def loss(self, tokens: Tensor, goal: Tensor) -> Tensor:
         """tokens [..., E], normalised label [..., d] -> [...], weighted as in `losses.target_loss`."""
-        mean, raw = self.out(self.mlp(tokens)).float().chunk(2, -1)
+        mean, raw = wide(self.out(self.mlp(tokens))).chunk(2, -1)
         std = F.softplus(raw) + 0.02
         log_normal = -0.5 * ((goal - mean) / std).square() - torch.log(std)
         loss: Tensor = -(std.detach() * log_normal).sum(-1)
@@ -86,6 +87,13 @@ class Learner(nn.Module):
         self.returns = ReturnRange()
         images = [name for name, _ in signals.images]
         tokens = self.world_model.rssm.tokens
+        kind = options.representation
+        self.representation = nn.ModuleDict(
+            {name: Representation(kind, sizes.features, tokens[name]) for name in images}
+            if kind != "reconstruction"
+            else {}
+        )
+        self.ensemble = Ensemble(sizes, signals.action_dim) if options.scales.ensemble else None
         self.perception = nn.ModuleDict(
             {name: Perception(tokens[images[0]], sizes.units, length) for name, length in signals.targets}
             if images
@@ -102,10 +110,11 @@ class Learner(nn.Module):
         rows, ticks = batch["is_first"].shape
         presence = {name: batch[f"present_{name}"] for name in wm.signals.modalities}
         tokens = self._tokens(batch, presence)
-        uniform = torch.rand(rows, ticks, wm.sizes.stoch, generator=noise, device=noise.device)
-        beliefs = wm.observe(tokens, presence, batch["action"], batch["is_first"], uniform, state)
-        draw = torch.rand(rows, ticks, wm.sizes.stoch, generator=noise, device=noise.device)
-        ahead = straight_through(sample_categorical(beliefs.prior.detach(), draw), beliefs.prior)
+        latent = wm.rssm.latent
+        evidence = wm.rssm.evidence(tokens, presence)
+        shock = latent.noise(rows, ticks, generator=noise)
+        beliefs = wm.filter(evidence, batch["action"], batch["is_first"], shock, state)
+        ahead = latent.sample(beliefs.prior, latent.noise(rows, ticks, generator=noise))
         prior_features = State(beliefs.deter, ahead).features
         weighted: list[tuple[float, Tensor]] = []
         terms: Terms = {}
@@ -114,9 +123,15 @@ class Learner(nn.Module):
             terms[name] = value.detach()
             weighted.append((scale, value))
 
-        self._dynamics(beliefs, add, terms)
+        self._dynamics(beliefs, evidence.something, add, terms)
+        if self.ensemble is not None:
+            surprise = self.ensemble.loss(
+                beliefs.features, batch["action"], beliefs.posterior, batch["is_first"]
+            )
+            add("ensemble", scales.ensemble, surprise.mean())
         # The recurrence stays in float32; everything that is one large product over the batch need not.
         with torch.autocast(noise.device.type, torch.bfloat16, enabled=self.options.autocast):
+            self._representation(beliefs.features, tokens, presence, add)
             self._reconstruction(batch, beliefs.features, noise, add)
             reward = wm.reward_head.loss(wm.reward_head(beliefs.features), batch["reward"])
             add("reward", scales.reward, reward.mean())
@@ -140,23 +155,41 @@ class Learner(nn.Module):
         raw = {name: batch.get(f"seen_{name}", batch[name]) for name in wm.signals.modalities}
         with torch.autocast(batch["action"].device.type, torch.bfloat16, enabled=self.options.autocast):
             tokens = wm.tokens(raw, presence)
-        return {name: value.float() for name, value in tokens.items()}
+        return {name: wide(value) for name, value in tokens.items()}
 
-    def _dynamics(self, beliefs: Beliefs, add: Add, terms: Terms) -> None:
-        scales = self.options.scales
-        dyn, rep = losses.kl_losses(beliefs.posterior, beliefs.prior, self.options.free_nats)
-        add("dyn", scales.dyn, dyn.mean())
-        add("rep", scales.rep, rep.mean())
+    def _dynamics(self, beliefs: Beliefs, seen: Tensor, add: Add, terms: Terms) -> None:
+        """KL terms of the ticks at which something was seen; elsewhere the posterior *is* the prior."""
+        opt, latent = self.options, self.world_model.rssm.latent
+        by_tick = opt.free_nats if opt.free_nats_of == "tick" else 0.0
+        pair = losses.kl_losses(beliefs.posterior, beliefs.prior, by_tick, latent.kl)
+        dyn, rep = (torch.where(seen, term, term.new_zeros(())).mean() for term in pair)
+        if opt.free_nats_of == "batch":
+            dyn, rep = dyn.clamp(min=opt.free_nats), rep.clamp(min=opt.free_nats)
+        add("dyn", opt.scales.dyn, dyn)
+        add("rep", opt.scales.rep, rep)
         with torch.no_grad():
-            terms["kl"] = categorical_kl(beliefs.posterior, beliefs.prior).mean()
-            terms["prior_entropy"] = entropy(beliefs.prior).mean()
-            terms["posterior_entropy"] = entropy(beliefs.posterior).mean()
+            terms["kl"] = latent.kl(beliefs.posterior, beliefs.prior).mean()
+            terms["prior_entropy"] = latent.entropy(beliefs.prior).mean()
+            terms["posterior_entropy"] = latent.entropy(beliefs.posterior).mean()
+
+    def _representation(
+        self, features: Tensor, tokens: dict[str, Tensor], presence: dict[str, Tensor], add: Add
+    ) -> None:
+        for name, module in self.representation.items():
+            here = presence[name].flatten()
+            loss = module(features.flatten(0, 1), tokens[name].flatten(0, 1), here)
+            add(f"{self.options.representation}_{name}", self.options.scales.representation, loss)
 
     def _reconstruction(self, batch: Batch, features: Tensor, noise: torch.Generator, add: Add) -> None:
-        """Of all that was recorded, also where augmentation kept it from the model."""
+        """Of all that was recorded, also where augmentation kept it from the model.
+
+        Beside a decoder-free representation the image decoder is a mere onlooker, for people's eyes.
+        """
         wm, scales, stride = self.world_model, self.options.scales, self.options.decode_stride
         offset = int(torch.randint(stride, (), generator=noise, device=noise.device)) if stride > 1 else 0
         some = features[:, offset::stride]
+        if len(self.representation):
+            some = some.detach()
         presence = {
             name: batch.get(f"recorded_{name}", batch[f"present_{name}"]) for name in wm.signals.modalities
         }
@@ -181,9 +214,9 @@ class Learner(nn.Module):
         wm, scales = self.world_model, self.options.scales
         samples = [beliefs.features]
         for _ in range(self.options.particles - 1):
-            draw = torch.rand(beliefs.stoch.shape[:-1], generator=noise, device=noise.device)
-            one_hot = sample_categorical(beliefs.posterior.detach(), draw)
-            samples.append(State(beliefs.deter, straight_through(one_hot, beliefs.posterior)).features)
+            shock = wm.rssm.latent.noise(*beliefs.stoch.shape[:2], generator=noise)
+            stoch = wm.rssm.latent.sample(beliefs.posterior, shock)
+            samples.append(State(beliefs.deter, stoch).features)
         particles = torch.stack(samples)
         for name, module in wm.target_heads.items():
             assert isinstance(module, TargetHead)
@@ -225,8 +258,8 @@ class Learner(nn.Module):
         standing = applied.flatten(0, 1)[chosen]
         features, actions = self._rollout(State(deter[chosen], stoch[chosen]), standing, noise)
         with torch.no_grad():
-            reward = self.world_model.reward(features)
-            continue_ = self.world_model.continue_(features)
+            reward = self.world_model.predict_reward(features)
+            continue_ = self.world_model.predict_continue(features)
             value = self.critic(features)
             returns = lambda_returns(reward, continue_, value)  # [N, H]
             divisor = self.returns.update(returns)
@@ -252,7 +285,7 @@ class Learner(nn.Module):
             shock = torch.randn(mean.shape, generator=noise, device=noise.device)
             actions.append(mean + std * shock)
             standing = follow(standing, actions[-1], self.slew)
-            draw = torch.rand(len(mean), wm.sizes.stoch, generator=noise, device=noise.device)
+            draw = wm.rssm.latent.noise(len(mean), generator=noise)
             state, _ = wm.imagine_step(state, standing, draw)
             features.append(state.features)
         return torch.stack(features, 1), torch.stack(actions, 1)

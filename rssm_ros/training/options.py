@@ -8,6 +8,8 @@ from typing import Any
 
 from rssm_ros.training.augment import Augmentation
 from rssm_ros.training.errors import TrainingError
+from rssm_ros.world_model.representation import KINDS
+from rssm_ros.world_model.sizes import Sizes, preset
 
 
 @dataclass(frozen=True)
@@ -28,6 +30,8 @@ class Scales:
     policy: float = 1.0  # REINFORCE in imagination
     critic: float = 1.0
     entropy: float = 3e-4
+    representation: float = 0.05
+    ensemble: float = 0.0  # 0: no ensemble of one-step predictors
 
 
 @dataclass(frozen=True)
@@ -35,7 +39,12 @@ class Options:
     """One training run."""
 
     preset: str = "size12m"
-    conv: str | None = None
+    conv: str | None = None  # where not None: instead of the preset's
+    latent: str | None = None
+    posterior: str | None = None
+    representation: str = (
+        "reconstruction"  # or "barlow", "infonce": without a decoder
+    )
     batch: int = 16
     length: int = 64
     chunks: int = 4  # slices a stream goes on for before it jumps
@@ -46,6 +55,7 @@ class Options:
     warmup: int = 1000
     decay: bool = False
     free_nats: float = 1.0
+    free_nats_of: str = "tick"  # DreamerV3 and PlaNet: of every tick's KL; "batch": of the mean (DreamerV1)
     particles: int = 2  # posterior samples in the target likelihood
     decode_stride: int = 1  # reconstruct every n-th tick, offset drawn per step
     imagination_fraction: float = 0.2  # last share of the budget that also learns in imagination
@@ -54,10 +64,25 @@ class Options:
     autocast: bool = True  # bfloat16 for convolutions
     checkpoint_minutes: float = 5.0
     validate_minutes: float = 5.0
+    checkpoint_steps: int | None = None  # also save after so many updates
+    validate_steps: int | None = None  # also validate after so many updates
+    replay_latents: bool = False  # streams that jump start from the latents last computed there
+    compile: bool = False  # torch.compile; not bit for bit the same from one start to the next
+    wandb: bool = False  # log to Weights & Biases as well
     log_every: int = 20
     threads: int = 2
     scales: Scales = field(default_factory=Scales)
     augmentation: Augmentation = field(default_factory=Augmentation)
+
+    def __post_init__(self) -> None:
+        """Refuse what no run could mean."""
+        for name, known in (("representation", KINDS), ("free_nats_of", ("tick", "batch"))):
+            if getattr(self, name) not in known:
+                raise TrainingError(f"options: {name} is {getattr(self, name)!r}, expected one of {known}")
+
+    def sizes(self) -> Sizes:
+        """The network's sizes: the preset's, with what these options say otherwise."""
+        return preset(self.preset, conv=self.conv, latent=self.latent, posterior=self.posterior)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for JSON."""
@@ -101,6 +126,19 @@ _DEBUG = replace(
 )
 
 
+# The short run's, without what only a robot has; pixels are few, so they weigh as much as DreamerV3's.
+_DOT = replace(_SHORT, preset="dot", scales=replace(_SHORT.scales, image=1.0), imagination_fraction=0.0)
+
+# Each generation's KL: balanced as dyn and rep weights, with its own free nats.
+_PLANET = Options(preset="planet", batch=50, length=50, rate=1e-3, free_nats=3.0, scales=Scales(rep=1.0))
+_DREAMER_V1 = replace(_PLANET, preset="dreamer_v1", rate=6e-4, free_nats_of="batch")
+_DREAMER_V2 = Options(
+    preset="dreamer_v2", batch=16, length=50, rate=3e-4, free_nats=0.0, scales=Scales(dyn=0.8, rep=0.2)
+)
+_KNOWN = {o.preset: o for o in (_SHORT, _DEBUG, _DOT, _PLANET, _DREAMER_V1, _DREAMER_V2)}
+
+
 def options(preset: str) -> Options:
-    """The options that go with a preset: DreamerV3's, except where a preset is made for a short CPU run."""
-    return {"manipulator": _SHORT, "debug": _DEBUG}.get(preset, Options(preset=preset))
+    """The options that go with a preset: DreamerV3's, except where a preset is of another generation or made
+    for a short CPU run."""
+    return _KNOWN.get(preset, Options(preset=preset))

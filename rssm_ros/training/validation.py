@@ -16,7 +16,6 @@ from rssm_ros.contract import HIDDEN, VISIBLE
 from rssm_ros.online.baselines import hold_last
 from rssm_ros.training.learner import Learner
 from rssm_ros.world_model import State, losses
-from rssm_ros.world_model.categorical import categorical_kl, sample_categorical
 
 CHUNK = 40  # ticks per call, to bound memory
 ENOUGH = 1000  # ticks: the fewest of which the 99.9th percentile says anything
@@ -58,6 +57,7 @@ def validate(
     to the learner's own device, a chunk at a time.
     """
     data, wm = rows.data, learner.world_model
+    latent = wm.rssm.latent
     device = next(learner.parameters()).device
     count = len(data["is_first"])
     presence = {name: data[f"present_{name}"] for name in wm.signals.modalities}
@@ -70,22 +70,21 @@ def validate(
         part = slice(at, at + CHUNK)
         here = {name: value[:, part].to(device) for name, value in presence.items()}
         tokens = wm.tokens({name: data[name][:, part].to(device) for name in here}, here)
-        evidence = wm.rssm.evidence(tokens, here).repeat_interleave(particles, 0)
-        something = wm.rssm.anything(here).repeat_interleave(particles, 0)
+        evidence = wm.rssm.evidence(tokens, here).repeated(particles)
         action, first = (
             data[k][:, part].to(device).repeat_interleave(particles, 0) for k in ("action", "is_first")
         )
-        uniform = torch.rand(*first.shape, wm.sizes.stoch, generator=noise).to(device)
-        beliefs = wm.filter(evidence, something, action, first, uniform, state)
+        shock = latent.noise(*first.shape, generator=noise).to(device)
+        beliefs = wm.filter(evidence, action, first, shock, state)
         state = State(beliefs.deter[:, -1], beliefs.stoch[:, -1])
-        for name, (mean, std) in wm.targets(beliefs.features).items():
+        for name, (mean, std) in wm.predict_target(beliefs.features).items():
             means[name].append(mean.reshape(count, particles, *mean.shape[1:]).cpu())
             stds[name].append(std.reshape(count, particles, *std.shape[1:]).cpu())
-        draw = torch.rand(uniform.shape, generator=noise).to(device)
-        ahead = State(beliefs.deter, sample_categorical(beliefs.prior, draw)).features
+        shock = latent.noise(*first.shape, generator=noise).to(device)
+        ahead = State(beliefs.deter, latent.sample(beliefs.prior, shock)).features
         act = learner.actor(ahead)[0].cpu()
         acts.append(act.reshape(count, particles, *act.shape[1:]).mean(1))
-        kl = categorical_kl(beliefs.posterior, beliefs.prior).cpu()
+        kl = latent.kl(beliefs.posterior, beliefs.prior).cpu()
         kls.append(kl.reshape(count, particles, -1).mean(1))
         for name, image in wm.decode(beliefs.features[::particles, ::8]).items():
             error = losses.image_loss(image.cpu(), data[name][:, part][:, ::8])

@@ -5,10 +5,12 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from rssm_ros.world_model.layers import wide
+
 
 def mixed(logits: Tensor, unimix: float) -> Tensor:
-    """(1 - unimix) softmax(logits) + unimix / K in float32; [..., S, K] -> [..., S, K]."""
-    probs = torch.softmax(logits.float(), -1)
+    """(1 - unimix) softmax(logits) + unimix / K in float32 at least; [..., S, K] -> [..., S, K]."""
+    probs = torch.softmax(wide(logits), -1)
     return probs * (1.0 - unimix) + unimix / logits.shape[-1]
 
 

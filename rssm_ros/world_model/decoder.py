@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from rssm_ros.world_model.layers import MLP, BlockLinear, Layer, Linear, NormSiLU, initialise
+from rssm_ros.world_model.layers import MLP, BlockLinear, Layer, Linear, NormSiLU, initialise, wide
 from rssm_ros.world_model.sizes import Sizes
 
 
@@ -21,7 +21,8 @@ class ImageDecoder(nn.Module):
         channels = [sizes.depth * m for m in reversed(sizes.multipliers)] + [shape[2]]
         self.start = (shape[0] // 2**stages, shape[1] // 2**stages, channels[0])
         flat = self.start[0] * self.start[1] * self.start[2]
-        self.from_deter = BlockLinear(sizes.deter, flat, sizes.blocks)
+        self.groups = max(1, sizes.blocks)
+        self.from_deter = BlockLinear(sizes.deter, flat, self.groups)
         self.from_stoch = nn.Sequential(
             Layer(sizes.stoch_flat, 2 * sizes.units), Linear(2 * sizes.units, flat)
         )
@@ -44,7 +45,7 @@ class ImageDecoder(nn.Module):
         """[..., D + S K] -> [..., H, W, C] in 0..1, float32."""
         flat = features.reshape(-1, features.shape[-1])
         height, width, channels = self.start
-        g = self.sizes.blocks
+        g = self.groups
         deter, stoch = flat[:, : self.sizes.deter], flat[:, self.sizes.deter :]
         x = self.from_deter(deter).reshape(-1, g, height, width, channels // g)
         x = x.permute(0, 2, 3, 1, 4).reshape(-1, height, width, channels)  # (g h w c) -> h w (g c)
@@ -56,7 +57,7 @@ class ImageDecoder(nn.Module):
             x = conv(x)
             if index < len(self.norms):
                 x = self.norms[index](x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
-        return torch.sigmoid(x.permute(0, 2, 3, 1).float()).reshape(
+        return torch.sigmoid(wide(x.permute(0, 2, 3, 1))).reshape(
             *features.shape[:-1], *x.shape[2:], x.shape[1]
         )
 
@@ -73,5 +74,5 @@ class VectorDecoder(nn.Module):
     def forward(self, features: Tensor) -> Tensor:
         """[..., D + S K] -> [..., length] in symlog space."""
         x = torch.cat([features[..., self.deter :], features[..., : self.deter]], -1)
-        result: Tensor = self.out(self.mlp(x)).float()
+        result: Tensor = wide(self.out(self.mlp(x)))
         return result

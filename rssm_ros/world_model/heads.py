@@ -6,17 +6,17 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from rssm_ros.world_model.layers import MLP, Linear, symexp
+from rssm_ros.world_model.layers import MLP, Linear, symexp, wide
 from rssm_ros.world_model.sizes import Sizes
 
 BINS = 255
 MINIMUM_STD = 0.02  # of a target, in units of its spread over the dataset
 
 
-def two_hot_bins() -> Tensor:
-    """symexp(linspace(-20, 0, 128)) mirrored: 255 bins, symmetric around exactly 0."""
-    half = symexp(torch.linspace(-20.0, 0.0, (BINS - 1) // 2 + 1, dtype=torch.float32))
-    return torch.cat([half, -half[:-1].flip(0)])
+def two_hot_bins(count: int = BINS) -> Tensor:
+    """symexp(linspace(-20, 0, .)) mirrored: `count` bins, symmetric around exactly 0 (itself one if odd)."""
+    half = symexp(torch.linspace(-20.0, 0.0, (count + 1) // 2, dtype=torch.float32))
+    return torch.cat([half, -(half[:-1] if count % 2 else half).flip(0)])
 
 
 class TwoHotHead(nn.Module):
@@ -24,30 +24,32 @@ class TwoHotHead(nn.Module):
 
     bins: Tensor
 
-    def __init__(self, inputs: int, units: int, layers: int, scale: float = 0.0) -> None:
+    def __init__(self, inputs: int, units: int, layers: int, scale: float = 0.0, bins: int = BINS) -> None:
         super().__init__()
         self.mlp = MLP(inputs, units, layers)
-        self.out = Linear(units, BINS, scale)
-        self.register_buffer("bins", two_hot_bins(), persistent=False)
+        self.out = Linear(units, bins, scale)
+        self.register_buffer("bins", two_hot_bins(bins), persistent=False)
 
     def forward(self, features: Tensor) -> Tensor:
         """[..., F] -> logits [..., 255]."""
-        result: Tensor = self.out(self.mlp(features)).float()
+        result: Tensor = wide(self.out(self.mlp(features)))
         return result
 
     def mean(self, logits: Tensor) -> Tensor:
         """Expected value, as a symmetric sum: exactly 0 for equal logits. [..., 255] -> [...]."""
         weighted = torch.softmax(logits, -1) * self.bins
-        middle = (BINS - 1) // 2
-        low, high = weighted[..., :middle], weighted[..., middle + 1 :]
-        return (low.flip(-1) + high).sum(-1) + weighted[..., middle]
+        count = len(self.bins)
+        low, high = weighted[..., : count // 2], weighted[..., (count + 1) // 2 :]
+        paired = (low.flip(-1) + high).sum(-1)
+        return paired + weighted[..., count // 2] if count % 2 else paired
 
     def loss(self, logits: Tensor, value: Tensor) -> Tensor:
         """Cross-entropy to the two-hot of `value` (interpolated in raw space): [..., 255], [...] -> [...]."""
-        value = value.detach().float()
+        value = wide(value.detach())
         below = (self.bins <= value.unsqueeze(-1)).sum(-1) - 1
-        above = BINS - (self.bins > value.unsqueeze(-1)).sum(-1)
-        below, above = below.clamp(0, BINS - 1), above.clamp(0, BINS - 1)
+        last = len(self.bins) - 1
+        above = last + 1 - (self.bins > value.unsqueeze(-1)).sum(-1)
+        below, above = below.clamp(0, last), above.clamp(0, last)
         equal = below == above
         to_below = torch.where(equal, 1.0, (self.bins[below] - value).abs())
         to_above = torch.where(equal, 1.0, (self.bins[above] - value).abs())
@@ -68,7 +70,7 @@ class ContinueHead(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         """[..., F] -> logit [...]."""
-        result: Tensor = self.out(self.mlp(features)).float().squeeze(-1)
+        result: Tensor = wide(self.out(self.mlp(features))).squeeze(-1)
         return result
 
 
@@ -97,7 +99,7 @@ class TargetHead(nn.Module):
 
     def normalised(self, features: Tensor) -> tuple[Tensor, Tensor]:
         """[..., F] -> mean, std [..., d] in units of the target's spread."""
-        mean, raw = self.out(self.mlp(features)).float().chunk(2, -1)
+        mean, raw = wide(self.out(self.mlp(features))).chunk(2, -1)
         return mean, F.softplus(raw) + MINIMUM_STD
 
     def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:

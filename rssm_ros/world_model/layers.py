@@ -16,6 +16,11 @@ NORM_EPSILON = 1e-4
 TRUNCATION = 1.1368
 
 
+def wide(x: Tensor) -> Tensor:
+    """At least float32: what half precision must not round (statistics, exponentials, sums of squares)."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))
+
+
 def initialise(weight: Tensor, fan_in: int, scale: float = 1.0) -> None:
     """Fill with a normal truncated at 2 sigma, sigma = 1.1368 / sqrt(fan_in), times `scale`; in place."""
     with torch.no_grad():
@@ -60,15 +65,15 @@ class BlockLinear(nn.Module):
 class RMSNorm(nn.Module):
     """x * rsqrt(mean(x^2) + 1e-4) * scale over the last axis, in float32, no shift."""
 
-    def __init__(self, size: int) -> None:
+    def __init__(self, *size: int) -> None:
         super().__init__()
         self.scale = nn.Parameter(torch.ones(size))
 
     def forward(self, x: Tensor) -> Tensor:
         """[..., size] -> [..., size], same dtype."""
-        wide = x.float()
-        wide = wide * torch.rsqrt(wide.square().mean(-1, keepdim=True) + NORM_EPSILON) * self.scale
-        return wide.to(x.dtype)
+        full = wide(x)
+        full = full * torch.rsqrt(full.square().mean(-1, keepdim=True) + NORM_EPSILON) * self.scale
+        return full.to(x.dtype)
 
 
 class NormSiLU(RMSNorm):
@@ -76,18 +81,28 @@ class NormSiLU(RMSNorm):
 
     def forward(self, x: Tensor) -> Tensor:
         """[..., size] -> [..., size], same dtype."""
-        wide = x.float()
-        wide = wide * torch.rsqrt(wide.square().mean(-1, keepdim=True) + NORM_EPSILON) * self.scale
-        return F.silu(wide).to(x.dtype)
+        full = wide(x)
+        full = full * torch.rsqrt(full.square().mean(-1, keepdim=True) + NORM_EPSILON) * self.scale
+        return F.silu(full).to(x.dtype)
+
+
+def nonlinearity(size: int, activation: str = "silu", normed: bool = True) -> nn.Module:
+    """What follows a linear: RMSNorm and SiLU (DreamerV3), or ReLU (PlaNet) or ELU (DreamerV1, V2) alone."""
+    if normed:
+        return NormSiLU(size) if activation == "silu" else nn.Sequential(RMSNorm(size), PLAIN[activation]())
+    return PLAIN[activation]()
+
+
+PLAIN: dict[str, type[nn.Module]] = {"silu": nn.SiLU, "relu": nn.ReLU, "elu": nn.ELU}
 
 
 class Layer(nn.Module):
-    """DreamerV3's layer: Linear -> RMSNorm -> SiLU."""
+    """Linear -> `nonlinearity`."""
 
-    def __init__(self, inputs: int, outputs: int) -> None:
+    def __init__(self, inputs: int, outputs: int, activation: str = "silu", normed: bool = True) -> None:
         super().__init__()
         self.linear = Linear(inputs, outputs)
-        self.norm = NormSiLU(outputs)
+        self.norm = nonlinearity(outputs, activation, normed)
 
     def forward(self, x: Tensor) -> Tensor:
         """[..., inputs] -> [..., outputs]."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -12,15 +13,19 @@ from rssm_ros.world_model.categorical import categorical_kl
 from rssm_ros.world_model.heads import TargetHead
 from rssm_ros.world_model.layers import symlog
 
+Divergence = Callable[[Tensor, Tensor], Tensor]
 
-def kl_losses(posterior: Tensor, prior: Tensor, free_nats: float = 1.0) -> tuple[Tensor, Tensor]:
+
+def kl_losses(
+    posterior: Tensor, prior: Tensor, free_nats: float = 1.0, kl: Divergence = categorical_kl
+) -> tuple[Tensor, Tensor]:
     """dyn = KL(sg q || p) and rep = KL(q || sg p), per (batch, time).
 
     Free nats after the sum over groups and *before* any mean: (0.2, 2.6) becomes (1.0, 2.6).
-    posterior, prior [B, T, S, K] mixed probabilities -> two [B, T].
+    posterior, prior [B, T, S, P] as the latent's `kl` takes them -> two [B, T].
     """
-    dyn = categorical_kl(posterior.detach(), prior)
-    rep = categorical_kl(posterior, prior.detach())
+    dyn = kl(posterior.detach(), prior)
+    rep = kl(posterior, prior.detach())
     return dyn.clamp(min=free_nats), rep.clamp(min=free_nats)
 
 

@@ -1,6 +1,7 @@
 """The world model: encoders, RSSM, decoders and heads behind the field's own words.
 
-Shapes: B rows, T ticks, D deter, S groups, K classes, A actions, F = D + S K features.
+Shapes: B rows, T ticks, D deter, S groups, K and P numbers per group of a sample and of a distribution
+(`latents`), A actions, F = D + S K features.
 """
 
 from __future__ import annotations
@@ -11,19 +12,17 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from rssm_ros.world_model.categorical import sample_categorical, straight_through
 from rssm_ros.world_model.decoder import ImageDecoder, VectorDecoder
 from rssm_ros.world_model.encoder import ImageEncoder, VectorEncoder, absent_filled
 from rssm_ros.world_model.errors import WorldModelError
 from rssm_ros.world_model.heads import ContinueHead, TargetHead, TwoHotHead
 from rssm_ros.world_model.layers import symexp
-from rssm_ros.world_model.rssm import RSSM, State
+from rssm_ros.world_model.rssm import RSSM, Evidence, State
 from rssm_ros.world_model.sizes import Signals, Sizes
 
 
 class Beliefs(NamedTuple):
-    """A filtered sequence: deter [B, T, D], stoch [B, T, S, K], prior and posterior probabilities [B, T, S,
-    K]."""
+    """A filtered sequence: deter [B, T, D], stoch [B, T, S, K], prior and posterior [B, T, S, P]."""
 
     deter: Tensor
     stoch: Tensor
@@ -34,6 +33,11 @@ class Beliefs(NamedTuple):
     def features(self) -> Tensor:
         """[B, T, F] of the posterior samples."""
         return State(self.deter, self.stoch).features
+
+
+def _anywhere(flags: Tensor) -> list[bool]:
+    """[B, T] -> whether any row has it, per tick. On a GPU always yes: asking would wait for the device."""
+    return flags.any(0).tolist() if flags.device.type == "cpu" else [True] * flags.shape[1]
 
 
 class WorldModel(nn.Module):
@@ -83,20 +87,19 @@ class WorldModel(nn.Module):
         tokens: Mapping[str, Tensor],
         presence: Mapping[str, Tensor],
         is_first: Tensor,
-        uniform: Tensor,
+        noise: Tensor,
     ) -> tuple[State, Tensor, Tensor]:
-        """Predict and correct: action [B, A], is_first [B], uniform [B, S] -> state, prior, posterior [B, S,
-        K]."""
+        """Predict and correct: action [B, A], is_first [B], noise [B, S] -> state, prior, posterior [B, S,
+        P]."""
         deter, prior = self.rssm.predict(state.deter, state.stoch, action, is_first)
         posterior = self.rssm.correct(deter, prior, tokens, presence)
-        stoch = straight_through(sample_categorical(posterior, uniform), posterior)
-        return State(deter, stoch), prior, posterior
+        return State(deter, self.rssm.latent.sample(posterior, noise)), prior, posterior
 
-    def imagine_step(self, state: State, action: Tensor, uniform: Tensor) -> tuple[State, Tensor]:
-        """Predict only: action [B, A], uniform [B, S] -> state (sampled from the prior), prior [B, S, K]."""
+    def imagine_step(self, state: State, action: Tensor, noise: Tensor) -> tuple[State, Tensor]:
+        """Predict only: action [B, A], noise [B, S] -> state (sampled from the prior), prior [B, S, P]."""
         never = torch.zeros(action.shape[0], dtype=torch.bool, device=action.device)
         deter, prior = self.rssm.predict(state.deter, state.stoch, action, never)
-        return State(deter, straight_through(sample_categorical(prior, uniform), prior)), prior
+        return State(deter, self.rssm.latent.sample(prior, noise)), prior
 
     # Sequences --------------------------------------------------------------------------------------------
 
@@ -113,76 +116,73 @@ class WorldModel(nn.Module):
         presence: Mapping[str, Tensor],
         action: Tensor,
         is_first: Tensor,
-        uniform: Tensor,
+        noise: Tensor,
         state: State | None = None,
     ) -> Beliefs:
         """Filter a sequence.
 
         tokens {m: [B, T, E_m]}, presence {m: [B, T] bool}, action [B, T, A] applied *before* each tick,
-        is_first [B, T] bool, uniform [B, T, S] in [0, 1), state before tick 0 (zeros if None).
+        is_first [B, T] bool, noise [B, T, S] as the latent's `noise` makes it, state before tick 0 (zeros if
+        None).
         """
-        evidence = self.rssm.evidence(tokens, presence)
-        return self.filter(evidence, self.rssm.anything(presence), action, is_first, uniform, state)
+        return self.filter(self.rssm.evidence(tokens, presence), action, is_first, noise, state)
 
     def filter(
-        self,
-        evidence: Tensor,
-        something: Tensor,
-        action: Tensor,
-        is_first: Tensor,
-        uniform: Tensor,
-        state: State | None = None,
+        self, evidence: Evidence, action: Tensor, is_first: Tensor, noise: Tensor, state: State | None = None
     ) -> Beliefs:
-        """`observe` from the tokens' evidence [B, T, hidden] and whether anything is present [B, T] bool."""
+        """`observe` from the tokens' evidence [B, T, ...]."""
         rows, ticks = is_first.shape
         assert action.shape == (rows, ticks, self.signals.action_dim), action.shape
-        assert uniform.shape == (rows, ticks, self.sizes.stoch), uniform.shape
-        rssm = self.rssm
+        assert noise.shape == (rows, ticks, self.sizes.stoch), noise.shape
+        rssm, something = self.rssm, evidence.something
         deter, stoch = self.initial_state(rows) if state is None else state
         first = is_first.bool()
         # All that does not depend on the state is one product over the whole sequence.
         embedded = rssm.embed_action(torch.where(first.unsqueeze(-1), action.new_zeros(()), action)).unbind(1)
-        seen, draws = evidence.unbind(1), uniform.unbind(1)
-        # Two transfers for the whole sequence instead of a branch on the device at every tick.
-        resets, blanks = first.any(0).tolist(), (~something).any(0).tolist()
+        seen, draws = evidence.unbind(), noise.unbind(1)
+        resets, blanks = _anywhere(first), _anywhere(~something)
         deters, stochs, posteriors = [], [], []
         for t in range(ticks):
             if resets[t]:
                 deter, stoch, _ = rssm.reset(deter, stoch, deter, first[:, t])
             deter = rssm.core(deter, stoch, embedded[t])
-            probs = rssm.posterior(deter, seen[t])
-            if blanks[t]:
-                probs = torch.where(something[:, t, None, None], probs, rssm.prior(deter))
-            stoch = straight_through(sample_categorical(probs.detach(), draws[t]), probs)
+            prior = None
+            if rssm.needs_prior or blanks[t]:
+                with torch.no_grad():  # gradients reach the prior through the batched one below
+                    prior = rssm.prior(deter)
+            posterior = rssm.posterior(deter, prior, seen[t])
+            if prior is not None and blanks[t]:
+                posterior = torch.where(something[:, t, None, None], posterior, prior)
+            stoch = rssm.latent.sample(posterior, draws[t])
             deters.append(deter)
             stochs.append(stoch)
-            posteriors.append(probs)
+            posteriors.append(posterior)
         all_deter = torch.stack(deters, 1)
-        prior, posterior = rssm.prior(all_deter), torch.stack(posteriors, 1)
+        batched, posterior = rssm.prior(all_deter), torch.stack(posteriors, 1)
         # The batched prior may differ from the looped one in its last bit; where nothing was seen it *is* the
         # prior.
-        posterior = torch.where(something[..., None, None], posterior, prior)
-        return Beliefs(all_deter, torch.stack(stochs, 1), prior, posterior)
+        posterior = torch.where(something[..., None, None], posterior, batched)
+        return Beliefs(all_deter, torch.stack(stochs, 1), batched, posterior)
 
-    def imagine(self, state: State, actions: Tensor, uniform: Tensor) -> State:
-        """Open loop: actions [B, H, A], uniform [B, H, S] -> State of [B, H, D] and [B, H, S, K]."""
+    def imagine(self, state: State, actions: Tensor, noise: Tensor) -> State:
+        """Open loop: actions [B, H, A], noise [B, H, S] -> State of [B, H, D] and [B, H, S, K]."""
         states = []
         for t in range(actions.shape[1]):
-            state, _ = self.imagine_step(state, actions[:, t], uniform[:, t])
+            state, _ = self.imagine_step(state, actions[:, t], noise[:, t])
             states.append(state)
         return State(torch.stack([s.deter for s in states], 1), torch.stack([s.stoch for s in states], 1))
 
     # Heads ------------------------------------------------------------------------------------------------
 
-    def targets(self, features: Tensor) -> dict[str, tuple[Tensor, Tensor]]:
+    def predict_target(self, features: Tensor) -> dict[str, tuple[Tensor, Tensor]]:
         """[..., F] -> {name: (mean [..., d], std [..., d])} in the contract's units."""
         return {name: head(features) for name, head in self.target_heads.items()}
 
-    def reward(self, features: Tensor) -> Tensor:
+    def predict_reward(self, features: Tensor) -> Tensor:
         """[..., F] -> expected reward [...] of the tick that led here."""
         return self.reward_head.mean(self.reward_head(features))
 
-    def continue_(self, features: Tensor) -> Tensor:
+    def predict_continue(self, features: Tensor) -> Tensor:
         """[..., F] -> probability [...] that the episode goes on, discount included."""
         return torch.sigmoid(self.continue_head(features))
 

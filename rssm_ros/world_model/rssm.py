@@ -1,6 +1,7 @@
-"""The recurrent state-space model: block GRU core, prior, and DreamerV3's (concat) posterior.
+"""The recurrent state-space model: core, prior and posterior.
 
-Shapes: B rows, D deter, S groups, K classes, A actions, E_m tokens of modality m, G blocks.
+Shapes: B rows, M modalities, D deter, S groups, K numbers per group of a sample, P per group of a
+distribution (`latents`), A actions, E_m tokens of modality m, G blocks.
 """
 
 from __future__ import annotations
@@ -12,14 +13,16 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from rssm_ros.world_model.categorical import mixed
 from rssm_ros.world_model.errors import WorldModelError
-from rssm_ros.world_model.layers import BlockLinear, Layer, Linear, NormSiLU
+from rssm_ros.world_model.latents import latent_of
+from rssm_ros.world_model.layers import BlockLinear, Layer, Linear, NormSiLU, wide
+from rssm_ros.world_model.plain import PlainGRU
+from rssm_ros.world_model.product import ProductPosterior
 from rssm_ros.world_model.sizes import Sizes
 
 
 class State(NamedTuple):
-    """A latent state: deter [..., D] float, stoch [..., S, K] one-hot float."""
+    """A latent state: deter [..., D], stoch [..., S, K], float: one-hot, or K = 1 number of a Gaussian."""
 
     deter: Tensor
     stoch: Tensor
@@ -30,6 +33,29 @@ class State(NamedTuple):
         return torch.cat([self.deter, self.stoch.flatten(-2)], -1)
 
 
+class Evidence(NamedTuple):
+    """What the observations say before any state is known, worked out once for a whole sequence.
+
+    said: [..., hidden] (concat) or [..., M, hidden] (product); presence [..., M] bool.
+    """
+
+    said: Tensor
+    presence: Tensor
+
+    @property
+    def something(self) -> Tensor:
+        """Whether any modality is present, [...] bool."""
+        return self.presence.any(-1)
+
+    def unbind(self) -> list[Evidence]:
+        """[B, T, ...] -> T of [B, ...]."""
+        return [Evidence(*parts) for parts in zip(self.said.unbind(1), self.presence.unbind(1), strict=True)]
+
+    def repeated(self, particles: int) -> Evidence:
+        """Every row `particles` times: [B, ...] -> [B N, ...]."""
+        return Evidence(*(part.repeat_interleave(particles, 0) for part in self))
+
+
 class RSSM(nn.Module):
     """predict() is the prior half, correct() the posterior half of one tick."""
 
@@ -38,18 +64,41 @@ class RSSM(nn.Module):
         self.sizes = sizes
         self.action_dim = action_dim
         self.tokens = dict(tokens)
-        d, h, z, g = sizes.deter, sizes.hidden, sizes.stoch_flat, sizes.blocks
+        self.latent = latent_of(sizes)
+        d, h, style = sizes.deter, sizes.hidden, (sizes.activation, sizes.normed)
+        self.plain = None if sizes.blocks else PlainGRU(sizes, action_dim)
+        if sizes.blocks:
+            self._build_block_gru()
+        self.prior_layers = nn.Sequential(
+            *(Layer(h if i else d, h, *style) for i in range(sizes.prior_layers))
+        )
+        self.prior_logits = Linear(h, sizes.stoch_raw)
+        self.product = None
+        if sizes.posterior == "product":
+            self.product = ProductPosterior(sizes, self.latent, self.tokens)
+        else:
+            self._build_concat()
+
+    def _build_block_gru(self) -> None:
+        """DreamerV3's core."""
+        d, h, g = self.sizes.deter, self.sizes.hidden, self.sizes.blocks
         self.input_deter = Layer(d, h)
-        self.input_stoch = Layer(z, h)
-        self.input_action = Layer(action_dim, h)
+        self.input_stoch = Layer(self.sizes.stoch_flat, h)
+        self.input_action = Layer(self.action_dim, h)
         self.dynamics = BlockLinear(d + 3 * h * g, d, g)
         self.dynamics_norm = NormSiLU(d)
         self.gates = BlockLinear(d, 3 * d, g)
-        self.prior_layers = nn.Sequential(Layer(d, h), Layer(h, h))
-        self.prior_logits = Linear(h, z)
-        # Posterior input: concat[deter, tokens of every modality, one absence flag per modality].
-        self.posterior_layer = Layer(d + sum(self.tokens.values()) + len(self.tokens), h)
-        self.posterior_logits = Linear(h, z)
+
+    def _build_concat(self) -> None:
+        """Dreamer's posterior, on concat[deter, tokens of every modality, one absence flag per modality]."""
+        sizes = self.sizes
+        self.posterior_layer = Layer(
+            sizes.deter + sum(self.tokens.values()) + len(self.tokens),
+            sizes.hidden,
+            sizes.activation,
+            sizes.normed,
+        )
+        self.posterior_logits = Linear(sizes.hidden, sizes.stoch_raw)
         self.absent = nn.ParameterDict({m: nn.Parameter(torch.zeros(e)) for m, e in self.tokens.items()})
 
     def initial(self, rows: int) -> State:
@@ -58,13 +107,15 @@ class RSSM(nn.Module):
         shape = (rows, self.sizes.stoch, self.sizes.classes)
         return State(like.new_zeros(rows, self.sizes.deter), like.new_zeros(shape))
 
+    # The prior half ---------------------------------------------------------------------------------------
+
     def predict(
         self, deter: Tensor, stoch: Tensor, action: Tensor, is_first: Tensor
     ) -> tuple[Tensor, Tensor]:
         """Advance one tick with the action applied since the last one.
 
         deter [B, D], stoch [B, S, K], action [B, A] in [-1, 1], is_first [B] bool (zeroes all three)
-        -> deter' [B, D], prior probabilities [B, S, K].
+        -> deter' [B, D], prior distribution [B, S, P].
         """
         deter, stoch, action = self.reset(deter, stoch, action, is_first)
         deter = self.core(deter, stoch, self.embed_action(action))
@@ -84,13 +135,22 @@ class RSSM(nn.Module):
         )
 
     def embed_action(self, action: Tensor) -> Tensor:
-        """[..., A] -> [..., hidden]; actions beyond 1 are scaled back elementwise, no symlog."""
+        """[..., A] -> [..., hidden]: the action's part of the core's input.
+
+        DreamerV3 scales what is beyond 1 back, elementwise, without symlog; the plain core takes it as it is.
+        """
+        if self.plain is not None:
+            result: Tensor = self.plain.of_action(action)
+            return result
         bounded = action / torch.clamp(action.abs(), min=1.0).detach()
-        result: Tensor = self.input_action(bounded)
-        return result
+        embedded: Tensor = self.input_action(bounded)
+        return embedded
 
     def core(self, deter: Tensor, stoch: Tensor, action: Tensor) -> Tensor:
         """deter [B, D], stoch [B, S, K], embedded action [B, hidden] -> deter' [B, D]."""
+        if self.plain is not None:
+            result: Tensor = self.plain(deter, stoch, action)
+            return result
         g, rows = self.sizes.blocks, deter.shape[0]
         x0, x1 = self.input_deter(deter), self.input_stoch(stoch.flatten(-2))
         shared = torch.cat([x0, x1, action], -1).unsqueeze(0).expand(g, -1, -1)  # [G, B, 3 hidden]
@@ -105,47 +165,58 @@ class RSSM(nn.Module):
         return mixed_blocks.transpose(0, 1).reshape(rows, -1)
 
     def prior(self, deter: Tensor) -> Tensor:
-        """deter [..., D] -> prior probabilities [..., S, K]."""
-        logits = self.prior_logits(self.prior_layers(deter))
-        return mixed(self._groups(logits), self.sizes.unimix)
+        """deter [..., D] -> prior distribution [..., S, P]."""
+        return self.latent.distribution(self.prior_logits(self.prior_layers(deter)))
 
-    def evidence(self, tokens: Mapping[str, Tensor], presence: Mapping[str, Tensor]) -> Tensor:
-        """The observations' share of the posterior's first layer, before norm: [..., hidden].
+    # The posterior half -----------------------------------------------------------------------------------
 
-        Split off because it does not depend on the state: a training sequence does it in one product, and
+    def evidence(self, tokens: Mapping[str, Tensor], presence: Mapping[str, Tensor]) -> Evidence:
+        """The observations' share of the posterior: all that does not depend on the state.
+
+        tokens {m: [..., E_m]}, presence {m: [...] bool}. A training sequence does it in one product, and
         particles that share one observation pass tokens [1, E_m] and broadcast.
         """
-        parts = []
-        for name in self.tokens:
-            here = presence[name].bool().unsqueeze(-1)
-            parts.append(torch.where(here, tokens[name].float(), self.absent[name]))
-        parts += [(~presence[name].bool()).unsqueeze(-1).to(parts[0].dtype) for name in self.tokens]
+        if set(tokens) != set(self.tokens):
+            raise WorldModelError(f"tokens for {sorted(tokens)}, expected {sorted(self.tokens)}")
+        here = torch.stack([presence[name].bool() for name in self.tokens], -1)
+        if self.product is not None:
+            return Evidence(self.product.evidence(tokens, here), here)
+        parts = [
+            torch.where(here[..., i, None], wide(tokens[name]), self.absent[name])
+            for i, name in enumerate(self.tokens)
+        ]
         linear = self.posterior_layer.linear
         weight = linear.weight[:, self.sizes.deter :]
-        return F.linear(torch.cat(parts, -1), weight, linear.bias)
+        return Evidence(
+            F.linear(torch.cat([*parts, (~here).to(parts[0].dtype)], -1), weight, linear.bias), here
+        )
 
-    def posterior(self, deter: Tensor, evidence: Tensor) -> Tensor:
-        """deter [..., D], evidence [..., hidden] -> posterior probabilities, ignoring presence."""
+    def posterior(self, deter: Tensor, prior: Tensor | None, evidence: Evidence) -> Tensor:
+        """deter [B, D], evidence [B or 1, ...] -> posterior [B, S, P], whether anything is present or not.
+
+        The prior [B, S, P] is asked for by the product posterior only (`needs_prior`).
+        """
+        if self.product is not None:
+            assert prior is not None
+            result: Tensor = self.product(deter, prior, evidence.said, evidence.presence)
+            return result
         weight = self.posterior_layer.linear.weight[:, : self.sizes.deter]
-        hidden = self.posterior_layer.norm(F.linear(deter, weight) + evidence)
-        return mixed(self._groups(self.posterior_logits(hidden)), self.sizes.unimix)
+        hidden = self.posterior_layer.norm(F.linear(deter, weight) + evidence.said)
+        return self.latent.distribution(self.posterior_logits(hidden))
+
+    @property
+    def needs_prior(self) -> bool:
+        """Whether the posterior is an update of the prior."""
+        return self.product is not None
 
     def correct(
         self, deter: Tensor, prior: Tensor, tokens: Mapping[str, Tensor], presence: Mapping[str, Tensor]
     ) -> Tensor:
-        """Posterior probabilities [B, S, K]; exactly `prior` in rows where nothing is present.
+        """Posterior distribution [B, S, P]; exactly `prior` in rows where nothing is present.
 
-        deter [B, D] and prior [B, S, K] from `predict`, tokens {m: [B or 1, E_m]}, presence {m: [B or 1]
+        deter [B, D] and prior [B, S, P] from `predict`, tokens {m: [B or 1, E_m]}, presence {m: [B or 1]
         bool}.
         """
-        if set(tokens) != set(self.tokens):
-            raise WorldModelError(f"tokens for {sorted(tokens)}, expected {sorted(self.tokens)}")
-        probs = self.posterior(deter, self.evidence(tokens, presence))
-        return torch.where(self.anything(presence)[..., None, None], probs, prior)
-
-    def anything(self, presence: Mapping[str, Tensor]) -> Tensor:
-        """Whether any modality is present, [...] bool."""
-        return torch.stack([presence[name].bool() for name in self.tokens]).any(0)
-
-    def _groups(self, logits: Tensor) -> Tensor:
-        return logits.reshape(*logits.shape[:-1], self.sizes.stoch, self.sizes.classes)
+        evidence = self.evidence(tokens, presence)
+        posterior = self.posterior(deter, prior, evidence)
+        return torch.where(evidence.something[..., None, None], posterior, prior)

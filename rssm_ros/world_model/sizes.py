@@ -9,7 +9,13 @@ from typing import Any
 from rssm_ros.contract import Contract
 from rssm_ros.world_model.errors import WorldModelError
 
-CONVOLUTIONS = ("strided", "exact")
+CHOICES = {
+    "conv": ("strided", "exact"),
+    "latent": ("categorical", "gaussian"),
+    "posterior": ("concat", "product"),
+    "gru": ("standard", "normed"),
+    "activation": ("silu", "relu", "elu"),
+}
 
 
 @dataclass(frozen=True)
@@ -19,9 +25,9 @@ class Sizes:
 
     deter: int  # deterministic recurrent state
     hidden: int  # width of the layers inside the RSSM
-    stoch: int  # groups of the categorical latent
-    classes: int  # classes per group
-    blocks: int  # blocks of the block-diagonal GRU
+    stoch: int  # groups of the latent
+    classes: int  # classes per group; 1 for a Gaussian latent
+    blocks: int  # blocks of the block-diagonal GRU; 0: the plain GRU of the generations before DreamerV3
     depth: int  # convolution channels before `multipliers`
     units: int  # width of the vector encoders and of every head
     conv: str = "strided"  # "strided", or "exact": DreamerV3's stride 1 + max-pool, nearest x2 + convolution
@@ -31,23 +37,37 @@ class Sizes:
     behavior_layers: int = 3
     target_layers: int = 2
     unimix: float = 0.01
+    latent: str = "categorical"  # or "gaussian"
+    posterior: str = "concat"  # Dreamer's, on concat[deter, tokens]; or "product": every modality an expert
+    prior_layers: int = 2
+    gru: str = "standard"  # of the plain core: or "normed", DreamerV2's with layer normalisation
+    activation: str = "silu"  # inside the RSSM
+    normed: bool = True  # RMSNorm inside the RSSM's layers
 
     def __post_init__(self) -> None:
         """Refuse combinations that no tensor could have."""
-        if self.conv not in CONVOLUTIONS:
-            raise WorldModelError(f"sizes: conv is {self.conv!r}, expected one of {CONVOLUTIONS}")
-        for name in ("deter", "hidden", "stoch", "classes", "blocks", "depth", "units"):
+        for name, known in CHOICES.items():
+            if getattr(self, name) not in known:
+                raise WorldModelError(f"sizes: {name} is {getattr(self, name)!r}, expected one of {known}")
+        for name in ("deter", "hidden", "stoch", "classes", "depth", "units", "prior_layers"):
             if getattr(self, name) < 1:
                 raise WorldModelError(f"sizes: {name} is {getattr(self, name)}, expected at least 1")
-        if self.deter % self.blocks:
+        if self.latent == "gaussian" and self.classes != 1:
+            raise WorldModelError(f"sizes: a Gaussian latent has 1 class a group, not {self.classes}")
+        if self.blocks < 0 or (self.blocks and self.deter % self.blocks):
             raise WorldModelError(f"sizes: deter {self.deter} is no multiple of blocks {self.blocks}")
         if not 0.0 <= self.unimix < 1.0:
             raise WorldModelError(f"sizes: unimix is {self.unimix}, expected 0 <= unimix < 1")
 
     @property
     def stoch_flat(self) -> int:
-        """Length of the flattened one-hot latent."""
+        """Length of the flattened sample, S K."""
         return self.stoch * self.classes
+
+    @property
+    def stoch_raw(self) -> int:
+        """Length S P of what a layer says to describe a distribution: K logits a group, or mean and std."""
+        return self.stoch * (2 if self.latent == "gaussian" else self.classes)
 
     @property
     def features(self) -> int:
@@ -71,6 +91,13 @@ class Sizes:
         return Sizes(**values)
 
 
+# The cores before DreamerV3; encoders, decoders and heads are DreamerV3's throughout.
+_PLANET = Sizes(
+    200, 200, 30, 1, 0, 32, 200, multipliers=(1, 2, 4, 8), unimix=0.0, latent="gaussian", prior_layers=1,
+    activation="relu", normed=False,
+)  # fmt: skip
+
+
 def _published(deter: int, hidden: int, classes: int, depth: int) -> Sizes:
     return Sizes(deter, hidden, 32, classes, 8, depth, hidden, conv="exact")
 
@@ -83,18 +110,43 @@ PRESETS: dict[str, Sizes] = {
     "size100m": _published(6144, 768, 48, 48),
     "size200m": _published(8192, 1024, 64, 64),
     "size400m": _published(12288, 1536, 96, 96),
+    "planet": _PLANET,
+    "dreamer_v1": replace(_PLANET, activation="elu", units=400),
+    "dreamer_v2": replace(
+        _PLANET,
+        deter=600,
+        hidden=600,
+        stoch=32,
+        classes=32,
+        latent="categorical",
+        gru="normed",
+        activation="elu",
+        depth=48,
+        units=400,
+    ),  # fmt: skip
     "debug": Sizes(32, 16, 4, 4, 4, 2, 16, conv="strided"),
     # Ships with the package: all exported float32 weights <= 16 MB and two CPU cores train it in two hours.
     "manipulator": Sizes(512, 192, 32, 16, 8, 8, 192, conv="strided"),
+    "dot": Sizes(256, 128, 16, 16, 8, 8, 128, conv="strided", multipliers=(2, 4, 4)),
 }
 
 
-def preset(name: str, *, conv: str | None = None) -> Sizes:
-    """The sizes called `name`, optionally with the other kind of convolution; WorldModelError if unknown."""
+def preset(
+    name: str, *, conv: str | None = None, latent: str | None = None, posterior: str | None = None
+) -> Sizes:
+    """The sizes called `name`, optionally with another convolution, latent or posterior.
+
+    A categorical preset made Gaussian has one number per group. WorldModelError if unknown.
+    """
     if name not in PRESETS:
         raise WorldModelError(f"preset {name!r} is unknown, expected one of {', '.join(PRESETS)}")
     sizes = PRESETS[name]
-    return sizes if conv is None else replace(sizes, conv=conv)
+    if latent == "gaussian" and sizes.latent != "gaussian":
+        sizes = replace(sizes, latent=latent, classes=1)
+    elif latent is not None and latent != sizes.latent:
+        raise WorldModelError(f"preset {name!r} is {sizes.latent} by definition")
+    chosen = {"conv": conv, "posterior": posterior}
+    return replace(sizes, **{key: value for key, value in chosen.items() if value is not None})  # type: ignore[arg-type]
 
 
 @dataclass(frozen=True)

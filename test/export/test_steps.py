@@ -52,7 +52,7 @@ def test_the_filter_step_is_the_world_model_s_own_teacher_forced_over_200_ticks(
             uniform.numpy(),
         )
         pairs = [(step.state.deter, after.deter), (step.prior, prior), (step.posterior, posterior)]
-        mean, std = world_model.targets(after.features)["package"]
+        mean, std = world_model.predict_target(after.features)["package"]
         margin = (uniform[..., None] - posterior.cumsum(-1)[..., :-1]).abs().amin(-1)
         clear = bool((margin > 1e-4).all())
         close += not clear
@@ -101,14 +101,14 @@ def test_a_rollout_is_the_world_model_s_imagination(session, model):
     noise = torch.rand(N, horizon, sizes.stoch, generator=draw)
     imagined = session.rollout(Online(deter.numpy(), stoch.numpy()), actions.numpy(), noise.numpy())
     path = world_model.imagine(State(deter, one_hot(stoch, sizes.classes)), actions, noise).features
-    reward, keep = world_model.reward(path), world_model.continue_(path)
+    reward, keep = world_model.predict_reward(path), world_model.predict_continue(path)
     returns, weight = torch.zeros(N), torch.ones(N)
     for tick in range(horizon):
         returns, weight = returns + weight * reward[:, tick], weight * keep[:, tick]
     scale = float(reward.abs().max()) + 1
     np.testing.assert_allclose(imagined.returns, returns, atol=1e-4 * scale)
     np.testing.assert_allclose(imagined.values, weight * model.critic(path[:, -1]), rtol=1e-3, atol=1e-2)
-    np.testing.assert_allclose(imagined.paths["package"], world_model.targets(path)["package"][0], atol=ATOL)
+    np.testing.assert_allclose(imagined.paths["package"], world_model.predict_target(path)["package"][0], atol=ATOL)
     assert isinstance(Rollout(world_model, model.critic, horizon), torch.nn.Module)
 
 
