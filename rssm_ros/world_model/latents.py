@@ -67,7 +67,7 @@ class Categorical:
 
     def distribution(self, raw: Tensor) -> Tensor:
         """Logits -> mixed probabilities, in float32."""
-        return mixed(raw.unflatten(-1, (self.groups, self.width)), self.unimix)
+        return mixed(self._groups(raw), self.unimix)
 
     def sample(self, distribution: Tensor, noise: Tensor) -> Tensor:
         """One-hot by inverse CDF; straight-through with the *mixed* probabilities."""
@@ -89,8 +89,10 @@ class Categorical:
         """softmax(log p + sum of bounded evidence); no unimix, the prior's keeps every class alive."""
         bounded = discount.unsqueeze(-1) * (BOUND * torch.tanh(wide(experts) / BOUND))
         evidence = torch.where(presence.unsqueeze(-1), bounded, bounded.new_zeros(())).sum(-2)
-        logits = torch.log(prior.detach()) + evidence.unflatten(-1, (self.groups, self.width))
-        return torch.softmax(logits, -1)
+        return torch.softmax(torch.log(prior.detach()) + self._groups(evidence), -1)
+
+    def _groups(self, flat: Tensor) -> Tensor:
+        return flat.reshape(*flat.shape[:-1], self.groups, self.width)
 
 
 class Gaussian:

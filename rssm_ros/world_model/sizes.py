@@ -93,9 +93,24 @@ class Sizes:
 
 # The cores before DreamerV3; encoders, decoders and heads are DreamerV3's throughout.
 _PLANET = Sizes(
-    200, 200, 30, 1, 0, 32, 200, multipliers=(1, 2, 4, 8), unimix=0.0, latent="gaussian", prior_layers=1,
-    activation="relu", normed=False,
-)  # fmt: skip
+    deter=200,
+    hidden=200,
+    stoch=30,
+    classes=1,
+    blocks=0,
+    depth=32,
+    units=200,
+    multipliers=(1, 2, 4, 8),
+    unimix=0.0,
+    latent="gaussian",
+    prior_layers=1,
+    activation="relu",
+    normed=False,
+)
+_DREAMER_V1 = replace(_PLANET, activation="elu", units=400)
+_DREAMER_V2 = replace(
+    _DREAMER_V1, deter=600, hidden=600, stoch=32, classes=32, latent="categorical", gru="normed", depth=48
+)
 
 
 def _published(deter: int, hidden: int, classes: int, depth: int) -> Sizes:
@@ -111,19 +126,8 @@ PRESETS: dict[str, Sizes] = {
     "size200m": _published(8192, 1024, 64, 64),
     "size400m": _published(12288, 1536, 96, 96),
     "planet": _PLANET,
-    "dreamer_v1": replace(_PLANET, activation="elu", units=400),
-    "dreamer_v2": replace(
-        _PLANET,
-        deter=600,
-        hidden=600,
-        stoch=32,
-        classes=32,
-        latent="categorical",
-        gru="normed",
-        activation="elu",
-        depth=48,
-        units=400,
-    ),  # fmt: skip
+    "dreamer_v1": _DREAMER_V1,
+    "dreamer_v2": _DREAMER_V2,
     "debug": Sizes(32, 16, 4, 4, 4, 2, 16, conv="strided"),
     # Ships with the package: all exported float32 weights <= 16 MB and two CPU cores train it in two hours.
     "manipulator": Sizes(512, 192, 32, 16, 8, 8, 192, conv="strided"),
