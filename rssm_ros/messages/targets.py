@@ -20,7 +20,8 @@ def fill_pose_with_covariance(
     """Writes mean [d] and covariance [d, d] of the decoded position fields into a PoseWithCovarianceStamped.
 
     fields: the contract's, e.g. ("pose.position.x", "pose.position.y"); others are left out. What is not
-    decoded has the variance 1e6, the convention of robot_localization for "do not use".
+    decoded has the variance 1e6, the convention of robot_localization for "do not use". So has everything
+    where the covariance is NaN: a deterministic filter makes no claim.
     """
     center, spread = np.asarray(mean, np.float64), np.asarray(covariance, np.float64)
     assert spread.shape == (len(fields), len(fields)), spread.shape
@@ -29,7 +30,8 @@ def fill_pose_with_covariance(
     for i, row in decoded:
         _set_axis(message.pose.pose.position, row, center[i])
         for j, column in decoded:
-            matrix[row, column] = spread[i, j]
+            if np.isfinite(spread).all():
+                matrix[row, column] = spread[i, j]
     message.pose.pose.orientation.w = 1.0
     message.pose.covariance = matrix.ravel()
 

@@ -8,6 +8,8 @@ belong and the ticks after them are computed again, from cached tokens, by the s
 as if nothing had been late. Nothing missing is ever filled in.
 """
 
+import hashlib
+import json
 from collections import Counter
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -22,10 +24,11 @@ from rssm_ros.online.errors import FilterError
 from rssm_ros.online.grid import SECOND, stamp_of, tick_from, tick_of
 from rssm_ros.online.limits import Limits
 from rssm_ros.online.memory import Memory, Snapshot, pack, unpack
+from rssm_ros.online.mode import at_mode
 from rssm_ros.online.preprocess import prepare
 from rssm_ros.online.report import belief_ahead, belief_of
 from rssm_ros.online.ring import DUPLICATE, AppliedLog, ObservationRing, Seen
-from rssm_ros.online.steps import Array, State, Steps, initial_state
+from rssm_ros.online.steps import Array, State, Step, Steps, initial_state
 
 FUTURE_NS = SECOND // 10  # how far ahead of `now` a stamp may lie
 WAITING, WAITING_LIMIT = (
@@ -39,13 +42,26 @@ class Filter:
 
     `observe` and `applied` put messages in, `advance(now)` computes what is due and returns it. Data never
     raise: what is refused is counted in `counters`, by cause and as `source/cause`, and the cause is
-    returned.
+    returned. Besides: `late` (accepted after its tick was computed), `replayed` (ticks computed again),
+    `skipped` (ticks so old and so lost that nobody needs them), `safe_assumed` (ticks before any command).
+
+    deterministic: one particle, its latent the mode instead of a draw; no spread, so no covariance (NaN).
     """
 
-    def __init__(self, session: Steps, contract: Contract, particles: int = 1, seed: int = 0) -> None:
+    def __init__(
+        self,
+        session: Steps,
+        contract: Contract,
+        particles: int = 1,
+        seed: int = 0,
+        deterministic: bool = False,
+    ) -> None:
         if particles < 1:
             raise FilterError(f"particles is {particles}; at least 1 is needed")
+        if deterministic and particles > 1:
+            raise FilterError(f"particles is {particles}; a deterministic filter has 1, more would be copies")
         self.session, self.contract, self.particles, self.seed = session, contract, particles, seed
+        self.deterministic = deterministic
         self.counters: Counter[str] = Counter()
         self.epoch = 0
         self.on_final: Callable[[Belief], None] | None = None  # gets each belief as it leaves the window
@@ -57,6 +73,16 @@ class Filter:
         self._history = max(contract.history_ticks, 2 + int(self._wait_ns * contract.rate / SECOND))
         self._initial = initial_state(session.latent, particles)
         self._clear()
+
+    @property
+    def most_steps(self) -> int:
+        """The most ticks that one `advance` can compute, whatever came and however long it was not called.
+
+        The window of the last call again, what was seen ahead of it, `max_gap` of predicting, and the new
+        window. A late message alone costs half of it.
+        """
+        ahead = 2 + tick_of(FUTURE_NS, self.contract.rate)
+        return 2 * self._history + ahead + self.contract.max_gap_ticks
 
     def _clear(self) -> None:
         safe = self.limits.safe(None, np.zeros(self.contract.action_dim))
@@ -94,14 +120,21 @@ class Filter:
         verdict, changed = self._memory.observations.add(tick, name, stamp_ns, value)
         if changed:
             self._memory.start = tick if self._memory.start is None else min(tick, self._memory.start)
-            self._memory.changed(tick)
+            self._revise(name, tick)
         return self._count(name, verdict)
 
-    def applied(self, stamp_ns: int, si: npt.ArrayLike) -> str:
+    def _revise(self, source: str, tick: int) -> None:
+        if self._memory.changed(tick):
+            self._count(source, "late")
+
+    def applied(self, stamp_ns: int, si: npt.ArrayLike, stamped: bool = True) -> str:
         """A command as really applied: SI [A] in contract order, NaN for channels it says nothing about.
 
-        Returns what became of it, in the words of `observe`.
+        stamped: False where the message has no stamp and stamp_ns is when it was received or logged; counted
+        `unstamped`. Returns what became of it, in the words of `observe`.
         """
+        if not stamped:
+            self._count("applied", "unstamped")
         command = np.array(si, np.float64)
         if command.shape != (self.contract.action_dim,):
             return self._count("applied", "shape")
@@ -115,7 +148,7 @@ class Filter:
             return self._count("applied", refusal)
         verdict = self._memory.applied.add(stamp_ns, command)
         if verdict != DUPLICATE:
-            self._memory.changed(tick_from(stamp_ns, self.contract.rate) + 1)
+            self._revise("applied", tick_from(stamp_ns, self.contract.rate) + 1)
         return self._count("applied", verdict)
 
     def _outside_window(self, stamp_ns: int) -> str:
@@ -166,7 +199,8 @@ class Filter:
         fresh: list[Snapshot] = []
         if due is not None:
             published = self._memory.published
-            if self._memory.computed != due or (self._memory.dirty or due) <= frozen:
+            dirty = self._memory.dirty
+            if self._memory.computed != due or (dirty is not None and dirty <= frozen):
                 self._bring_up_to(due)
             after = due - self._history - 1 if published is None else published
             fresh = [s for tick, s in sorted(self._memory.snapshots.items()) if tick > after]
@@ -202,6 +236,7 @@ class Filter:
         before = memory.snapshots.get(tick - 1)
         while tick <= due:
             tick = self._after_silence(tick, before)
+            self.counters["replayed"] += memory.computed is not None and tick <= memory.computed
             before = memory.snapshots[tick] = self._tick(tick, before)
             tick += 1
         memory.computed, memory.dirty = due, None
@@ -229,14 +264,23 @@ class Filter:
         first = self._is_first(tick, seen)
         state = self._initial if first or before is None else before.step.state
         action, known = self._action_into(tick)
-        uniforms = self._uniforms(tick)
-        if observations:
-            tokens = {name: self._tokens(name, item) for name, item in observations.items()}
-            step = self.session.step(state, action, tokens, first, uniforms)
-        else:
-            step = self.session.predict(state, action, first, uniforms)
+        tokens = {name: self._tokens(name, item) for name, item in observations.items()}
+        step = self._step(state, action, tokens, first, tick)
         seen |= dict.fromkeys(observations, tick)
         return Snapshot(tick, step, seen, frozenset(observations), first, not (known or first))
+
+    def _step(
+        self, state: State, action: Floats, tokens: Mapping[str, Floats], first: bool, tick: int
+    ) -> Step:
+        """Predict, and correct where anything was seen."""
+
+        def with_noise(value: Floats) -> Step:
+            if tokens:
+                return self.session.step(state, action, tokens, first, value)
+            return self.session.predict(state, action, first, value)
+
+        drawn = with_noise(self._uniforms(tick))
+        return at_mode(drawn, with_noise) if self.deterministic else drawn
 
     def _action_into(self, tick: int) -> tuple[Floats, bool]:
         """The normalised action over [tick - 1, tick), [A], and whether it was really applied."""
@@ -244,7 +288,7 @@ class Filter:
         return self.limits.normalise(si).astype(np.float32), known
 
     def _uniforms(self, tick: int) -> Floats:
-        return noise.uniforms(self.seed, tick, self.particles, self.session.latent.stoch)
+        return noise.draw(self.session.latent, self.seed, tick, self.particles)
 
     def _tokens(self, name: str, item: Seen) -> Floats:
         if item.tokens is None:
@@ -260,7 +304,7 @@ class Filter:
         state, step, tick = State(belief.deter, belief.stoch), None, belief.tick
         for tick in range(belief.tick + 1, belief.tick + 1 + self.contract.actuation_delay):
             action, _ = self._action_into(tick)
-            step = self.session.predict(state, action, False, self._uniforms(tick))
+            step = self._step(state, action, {}, False, tick)
             state = step.state
         return belief if step is None else belief_ahead(belief, step, tick, self.contract)
 
@@ -307,15 +351,17 @@ class Filter:
     def load_state(self, data: bytes) -> None:
         """Continues from `save_state`'s bytes, bitwise; raises FilterError when they belong to another
         filter."""
-        saved = Filter(self.session, self.contract, self.particles, self.seed)
+        saved = Filter(self.session, self.contract, self.particles, self.seed, self.deterministic)
         header = unpack(data, saved._memory, self._identity())
         self._memory, self._early = saved._memory, []
         self.seed, self.epoch, self._final = int(header["seed"]), int(header["epoch"]), int(header["final"])
         self.counters = Counter(header["counters"])
 
     def _identity(self) -> dict[str, Any]:
+        document = json.dumps(self.contract.to_dict(), sort_keys=True, default=str)
         return {
             "bundle": self.session.fingerprint,
-            "contract": self.contract.name,
+            "contract": f"{self.contract.name} {hashlib.sha256(document.encode()).hexdigest()[:12]}",
             "particles": self.particles,
+            "deterministic": self.deterministic,
         }

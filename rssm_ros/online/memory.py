@@ -1,7 +1,9 @@
 """All that a filter remembers, and its form on disk."""
 
+import hashlib
 import io
 import json
+import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -13,7 +15,9 @@ from rssm_ros.online.errors import FilterError
 from rssm_ros.online.ring import AppliedLog, ObservationRing
 from rssm_ros.online.steps import Array, State, Step
 
-FORMAT = 1
+FORMAT = 2
+MAGIC = b"rssm_ros filter state\n"  # then the SHA-256 of the rest, then the rest: an .npz
+_DIGEST = hashlib.sha256().digest_size
 
 
 @dataclass(frozen=True)
@@ -46,10 +50,12 @@ class Memory:
     dirty: int | None = None  # the first tick whose snapshot no longer holds
     snapshots: dict[int, Snapshot] = field(default_factory=dict)
 
-    def changed(self, tick: int) -> None:
-        """Ticks from here on must be computed again, where they have been."""
-        if self.computed is not None and tick <= self.computed:
-            self.dirty = tick if self.dirty is None else min(tick, self.dirty)
+    def changed(self, tick: int) -> bool:
+        """Ticks from here on must be computed again; returns whether any of them had been."""
+        if self.computed is None or tick > self.computed:
+            return False
+        self.dirty = tick if self.dirty is None else min(tick, self.dirty)
+        return True
 
 
 def pack(memory: Memory, header: Mapping[str, Any]) -> bytes:
@@ -58,6 +64,7 @@ def pack(memory: Memory, header: Mapping[str, Any]) -> bytes:
     arrays: dict[str, Array] = {"held": held}
     scalars = {name: getattr(memory, name) for name in ("now_ns", "start", "computed", "published")}
     document = {**header, "format": FORMAT, **scalars, "log": [item.stamp_ns for item in log], "seen": []}
+    document["heard"] = memory.observations.heard()
     for index, item in enumerate(log):
         arrays[f"log/{index}"] = item.si
     for index, (tick, name, seen) in enumerate(memory.observations.items()):
@@ -83,7 +90,8 @@ def pack(memory: Memory, header: Mapping[str, Any]) -> bytes:
             arrays |= {f"anchor/mean/{name}": target.mean, f"anchor/std/{name}": target.std}
     file = io.BytesIO()
     np.savez(file, document=np.frombuffer(json.dumps(document).encode(), np.uint8), **arrays)  # type: ignore[arg-type]
-    return file.getvalue()
+    body = file.getvalue()
+    return MAGIC + hashlib.sha256(body).digest() + body
 
 
 _STEP = ("prior", "prior_entropy", "reward", "continue_", "posterior", "surprise", "posterior_entropy")
@@ -95,10 +103,10 @@ def unpack(data: bytes, memory: Memory, header: Mapping[str, Any]) -> dict[str, 
     header: what must agree (bundle, particles, ...). Raises FilterError naming what does not.
     """
     try:
-        with np.load(io.BytesIO(data), allow_pickle=False) as file:
+        with np.load(io.BytesIO(_body(data)), allow_pickle=False) as file:
             arrays = {name: file[name] for name in file.files}
         document = json.loads(arrays["document"].tobytes())
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
         raise FilterError(f"saved state: cannot be read ({error}); save it again") from error
     for name, value in {"format": FORMAT, **header}.items():
         if document.get(name) != value:
@@ -106,6 +114,7 @@ def unpack(data: bytes, memory: Memory, header: Mapping[str, Any]) -> dict[str, 
     memory.applied.restore(arrays["held"], [(s, arrays[f"log/{i}"]) for i, s in enumerate(document["log"])])
     for index, (tick, name, stamp_ns) in enumerate(document["seen"]):
         memory.observations.add(tick, name, stamp_ns, arrays[f"seen/{index}"])
+    memory.observations.restore_heard(document["heard"])
     for name in ("now_ns", "start", "computed", "published"):
         setattr(memory, name, document[name])
     if "anchor" in document:
@@ -113,6 +122,16 @@ def unpack(data: bytes, memory: Memory, header: Mapping[str, Any]) -> dict[str, 
         memory.snapshots = {anchor.tick: anchor}
         memory.dirty = anchor.tick + 1
     return dict(document)
+
+
+def _body(data: bytes) -> bytes:
+    """What follows the head of a saved state; raises ValueError where it is none, or not whole."""
+    head = len(MAGIC) + _DIGEST
+    if data[: len(MAGIC)] != MAGIC:
+        raise ValueError("this is not a saved filter state")
+    if hashlib.sha256(data[head:]).digest() != data[len(MAGIC) : head]:
+        raise ValueError("it is damaged or cut short: its SHA-256 does not agree")
+    return data[head:]
 
 
 def _anchor(about: Mapping[str, Any], arrays: Mapping[str, Array]) -> Snapshot:

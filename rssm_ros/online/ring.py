@@ -4,8 +4,8 @@ Both are sets, not queues: what they answer depends on what was put in, never on
 """
 
 import hashlib
-from bisect import bisect_right, insort
-from collections.abc import Iterator
+from bisect import bisect_left, bisect_right, insort
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 
@@ -40,27 +40,27 @@ class ObservationRing:
     def __init__(self, rate: Fraction) -> None:
         self._rate = rate
         self._ticks: dict[int, dict[str, Seen]] = {}
+        # (modality, stamp) -> digest of every message heard for a tick, also of those that do not count.
+        self._heard: dict[int, dict[tuple[str, int], set[bytes]]] = {}
 
     def add(self, tick: int, name: str, stamp_ns: int, value: Array) -> tuple[str, bool]:
         """The nearest to t_k wins, ties go to the earlier stamp, then to the lower digest.
 
         Returns the verdict and whether the tick has changed: ACCEPTED, SUPERSEDED (a better one is there),
-        DUPLICATE, or CONFLICT (same stamp, other content).
+        DUPLICATE (heard before), or CONFLICT (same stamp, other content).
         """
         new = Seen(stamp_ns, digest_of(value), value)
-        slot = self._ticks.setdefault(tick, {})
+        digests = self._heard.setdefault(tick, {}).setdefault((name, stamp_ns), set())
+        if new.digest in digests:
+            return DUPLICATE, False
+        conflict = bool(digests)
+        digests.add(new.digest)
+        slot, middle = self._ticks.setdefault(tick, {}), stamp_of(tick, self._rate)
         old = slot.get(name)
-        if old is not None:
-            if (old.stamp_ns, old.digest) == (stamp_ns, new.digest):
-                return DUPLICATE, False
-            middle = stamp_of(tick, self._rate)
-            same_stamp = old.stamp_ns == stamp_ns
-            if self._rank(old, middle) < self._rank(new, middle):
-                return (CONFLICT if same_stamp else SUPERSEDED), False
+        counts = old is None or self._rank(new, middle) < self._rank(old, middle)
+        if counts:
             slot[name] = new
-            return (CONFLICT if same_stamp else ACCEPTED), True
-        slot[name] = new
-        return ACCEPTED, True
+        return (CONFLICT if conflict else ACCEPTED if counts else SUPERSEDED), counts
 
     @staticmethod
     def _rank(seen: Seen, middle: int) -> tuple[int, int, bytes]:
@@ -76,14 +76,30 @@ class ObservationRing:
 
     def forget(self, tick: int) -> None:
         """Drops `tick` and all before."""
-        for old in [k for k in self._ticks if k <= tick]:
-            del self._ticks[old]
+        for old in [k for k in self._heard if k <= tick]:
+            del self._heard[old]
+            self._ticks.pop(old, None)
 
     def items(self) -> Iterator[tuple[int, str, Seen]]:
         """(tick, modality, observation), in order."""
         for tick in sorted(self._ticks):
             for name in sorted(self._ticks[tick]):
                 yield tick, name, self._ticks[tick][name]
+
+    def heard(self) -> list[tuple[int, str, int, str]]:
+        """(tick, modality, stamp, digest in hexadecimal) of every message in the window, in order."""
+        return sorted(
+            (tick, name, stamp, digest.hex())
+            for tick, messages in self._heard.items()
+            for (name, stamp), digests in messages.items()
+            for digest in digests
+        )
+
+    def restore_heard(self, heard: Iterable[tuple[int, str, int, str]]) -> None:
+        """The inverse of `heard`; to be called after the observations themselves were added."""
+        for tick, name, stamp_ns, digest in heard:
+            messages = self._heard.setdefault(tick, {})
+            messages.setdefault((name, stamp_ns), set()).add(bytes.fromhex(digest))
 
 
 @dataclass(frozen=True)
@@ -103,6 +119,7 @@ class AppliedLog:
         self._held = np.full_like(safe, np.nan)  # the last of what was forgotten
         self._stamps: list[int] = []  # sorted
         self._log: dict[int, Applied] = {}
+        self._merged: list[Vector] = []  # per stamp the last of each channel; valid as far as it reaches
 
     def add(self, stamp_ns: int, si: Vector) -> str:
         """-> ACCEPTED, DUPLICATE, or CONFLICT (same stamp, other content; the lower digest counts)."""
@@ -114,6 +131,7 @@ class AppliedLog:
             return DUPLICATE
         if old is None or new.digest < old.digest:
             self._log[stamp_ns] = new
+            del self._merged[bisect_left(self._stamps, stamp_ns) :]
         return ACCEPTED if old is None else CONFLICT
 
     def at(self, stamp_ns: int) -> tuple[Vector, bool]:
@@ -124,12 +142,13 @@ class AppliedLog:
         return np.where(known, value, self._safe), bool(known.all())
 
     def _last(self, stamp_ns: int) -> Vector:
-        value = np.full_like(self._safe, np.nan)
-        for index in range(bisect_right(self._stamps, stamp_ns) - 1, -1, -1):
-            value = np.where(np.isfinite(value), value, self._log[self._stamps[index]].si)
-            if np.isfinite(value).all():
-                return value
-        return np.where(np.isfinite(value), value, self._held)
+        """[A], NaN for channels of which nothing was heard."""
+        count = bisect_right(self._stamps, stamp_ns)
+        while len(self._merged) < count:
+            before = self._merged[-1] if self._merged else self._held
+            si = self._log[self._stamps[len(self._merged)]].si
+            self._merged.append(np.where(np.isfinite(si), si, before))
+        return self._merged[count - 1] if count else self._held
 
     def forget(self, stamp_ns: int) -> None:
         """Folds what was applied at or before a stamp into the held command."""
@@ -137,7 +156,7 @@ class AppliedLog:
         count = bisect_right(self._stamps, stamp_ns)
         for stamp in self._stamps[:count]:
             del self._log[stamp]
-        del self._stamps[:count]
+        del self._stamps[:count], self._merged[:count]
 
     def snapshot(self) -> tuple[Vector, list[Applied]]:
         """The held command and the log, in order of stamps."""
@@ -145,6 +164,6 @@ class AppliedLog:
 
     def restore(self, held: Vector, log: list[tuple[int, Vector]]) -> None:
         """The inverse of `snapshot`."""
-        self._held, self._stamps, self._log = held, [], {}
+        self._held, self._stamps, self._log, self._merged = held, [], {}, []
         for stamp_ns, si in log:
             self.add(stamp_ns, si)

@@ -137,7 +137,8 @@ def test_the_nearest_to_the_tick_counts_then_the_earlier_then_the_lower_digest()
     assert filter_.observe("odom", stamp + 9 * MS, [1, 1]) == "accepted"
     assert filter_.observe("odom", stamp + 10 * MS, [2, 2]) == "superseded"
     assert filter_.observe("odom", stamp - 9 * MS, [3, 3]) == "accepted"
-    assert filter_.observe("odom", stamp + 9 * MS, [1, 1]) == "superseded"
+    assert filter_.observe("odom", stamp + 9 * MS, [1, 1]) == "duplicate"  # also of one that lost
+    assert filter_.observe("odom", stamp + 9 * MS, [1, 2]) == "conflict"
     assert filter_.observe("odom", stamp - 9 * MS, [3, 3]) == "duplicate"
     assert filter_.observe("odom", stamp - 9 * MS, [4, 4]) == "conflict"
 

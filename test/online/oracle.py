@@ -1,0 +1,109 @@
+"""What the filter must believe, the slow way: sort everything first, then one plain loop over the ticks.
+
+Nothing of the filter's bookkeeping is used here: no ring, no replay, no window.
+"""
+
+import hashlib
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from rssm_ros.contract import Contract
+from rssm_ros.online import noise
+from rssm_ros.online.grid import stamp_of, tick_of
+from rssm_ros.online.limits import Limits
+from rssm_ros.online.steps import initial_state
+
+
+class Message(NamedTuple):
+    """name: a modality, or "applied"; value: the array."""
+
+    name: str
+    stamp: int
+    value: Any
+
+
+def _digest(value: Any) -> bytes:
+    return hashlib.sha256(np.ascontiguousarray(value).tobytes()).digest()
+
+
+def chosen(messages: list[Message], contract: Contract) -> dict[int, dict[str, Any]]:
+    """Per tick and modality the value that counts: nearest to t_k, then earlier, then lower digest."""
+    best: dict[tuple[int, str], Any] = {}
+    for message in messages:
+        if message.name != "applied":
+            tick = tick_of(message.stamp, contract.rate)
+            distance = abs(message.stamp - stamp_of(tick, contract.rate))
+            rank = (distance, message.stamp, _digest(message.value))
+            key = (tick, message.name)
+            if key not in best or rank < best[key][0]:
+                best[key] = (rank, message.value)
+    ticks: dict[int, dict[str, Any]] = {}
+    for (tick, name), (_, value) in best.items():
+        ticks.setdefault(tick, {})[name] = value
+    return ticks
+
+
+def action_at(stamp: int, commands: list[Message], safe: Any) -> Any:
+    """Per channel the last one applied at or before a stamp; of the same stamp the lower digest."""
+    value = np.full_like(safe, np.nan)
+    for command in commands:
+        if command.stamp <= stamp:
+            value = np.where(np.isfinite(command.value), command.value, value)
+    return np.where(np.isfinite(value), value, safe)
+
+
+def _in_order(messages: list[Message]) -> list[Message]:
+    """Applied commands by stamp, one for each."""
+    best: dict[int, Message] = {}
+    for message in messages:
+        if message.name == "applied":
+            old = best.get(message.stamp)
+            if old is None or _digest(message.value) < _digest(old.value):
+                best[message.stamp] = message
+    return [best[stamp] for stamp in sorted(best)]
+
+
+def beliefs(session: Any, contract: Contract, messages: list[Message], particles: int, seed: int, last: int):
+    """{tick: (step, first, presence, age)} from the first observation to tick `last`."""
+    seen, commands, limits = chosen(messages, contract), _in_order(messages), Limits(contract)
+    safe = limits.safe(None, np.zeros(contract.action_dim))
+    state, out, latest = initial_state(session.latent, particles), {}, {}
+    for tick in range(min(seen, default=last + 1), last + 1):
+        first = not any(tick - contract.max_gap_ticks <= k < tick for k in seen)
+        si = action_at(stamp_of(tick - 1, contract.rate), commands, safe)
+        action = limits.normalise(si).astype(np.float32)
+        uniforms = noise.uniforms(seed, tick, particles, session.latent.stoch)
+        if tick in seen:
+            tokens = {name: session.encode(name, value) for name, value in seen[tick].items()}
+            step = session.step(state, action, tokens, first, uniforms)
+        else:
+            step = session.predict(state, action, first, uniforms)
+        state = step.state
+        latest |= dict.fromkeys(seen.get(tick, ()), tick)
+        ages = {
+            spec.name: tick - latest[spec.name] if spec.name in latest else -1
+            for spec in contract.observations
+        }
+        out[tick] = (step, first, {name: name in seen.get(tick, ()) for name in ages}, ages)
+    return out
+
+
+def same(belief, expected) -> bool:
+    """Whether a belief is bitwise what the oracle has."""
+    step, first, presence, ages = expected
+    pairs = [
+        (belief.deter, step.state.deter),
+        (belief.stoch, step.state.stoch),
+        (belief.reward, step.reward),
+        *((belief.targets[name].mean, target.mean) for name, target in step.targets.items()),
+        *((belief.targets[name].std, target.std) for name, target in step.targets.items()),
+    ]
+    surprise = np.nan if step.surprise is None else float(step.surprise.mean())
+    numbers = np.array([belief.surprise, surprise, belief.prior_entropy, float(step.prior_entropy.mean())])
+    return (
+        all(a.dtype == b.dtype and a.tobytes() == b.tobytes() for a, b in pairs)
+        and numbers[:1].tobytes() == numbers[1:2].tobytes()
+        and numbers[2] == numbers[3]
+        and (belief.first, belief.presence, belief.age) == (first, presence, ages)
+    )
