@@ -1,19 +1,21 @@
-"""Parity with the recorded official DreamerV3 run: float32, 1e-6 where the definition allows it."""
+"""Parity with DreamerV3 (danijar/dreamerv3 at e3f0224) in float32; bounds as in docs/reference/parity.md."""
 
 import pytest
 import torch
 from torch import Tensor
 
-from rssm_ros.behavior import lambda_returns
-from rssm_ros.behavior.actor import entropy as normal_entropy
-from rssm_ros.behavior.actor import log_probability
-from rssm_ros.world_model import State, losses
-from rssm_ros.world_model.categorical import entropy, mixed
 from rssm_ros.world_model.heads import continue_target
 
+from . import comparisons
 from . import golden as record
+from .comparisons import CASES, Compared
+from .reference import Reference, shapes
 
-UNIMIX = 0.01
+RESULTS = [
+    name
+    for name in record.names()
+    if name.split("/")[0] in ("out", "lam", "opt") and name not in comparisons.INPUTS
+]
 
 
 @pytest.fixture(scope="module")
@@ -22,103 +24,82 @@ def golden() -> dict[str, Tensor]:
 
 
 @pytest.fixture(scope="module")
-def model(golden):
-    return record.world_model(golden).eval()
+def recorded(golden: dict[str, Tensor]) -> list[Compared]:
+    return comparisons.recorded(golden)
 
 
-def close(ours: Tensor, theirs: Tensor, bound: float) -> None:
-    """Largest difference relative to the tensor's largest value."""
-    assert ours.shape == theirs.shape
-    error = (ours - theirs).abs().max() / theirs.abs().max().clamp(min=1.0)
-    assert error <= bound, float(error)
+def check(found: list[Compared]) -> None:
+    off = {f"{item.name}, {item.route}": item.error for item in found if not item.error <= item.bound}
+    assert not off
 
 
-def features(golden) -> Tensor:
-    return golden["out/feat"]
+@pytest.mark.parametrize("name", RESULTS)
+def test_recorded(recorded: list[Compared], name: str) -> None:
+    """Every recorded result is compared, and every route to it gives the recorded numbers."""
+    found = [item for item in recorded if item.name == name]
+    assert found, f"{name} is recorded, but nothing compares it"
+    check(found)
 
 
-@torch.no_grad()
-def test_core_and_prior(golden, model):
-    action = golden["in/action"][:, 0]
-    never = torch.zeros(3, dtype=torch.bool)
-    deter, prior = model.rssm.predict(golden["in/deter"], golden["in/stoch"], action, never)
-    close(deter, golden["out/core_deter"], 1e-6)
-    close(prior, mixed(golden["out/core_prior_logit"], UNIMIX), 1e-6)
+def test_nothing_recorded_is_left_out(recorded: list[Compared]) -> None:
+    """A result is compared or, named one by one, an input of a comparison; nothing is both."""
+    groups = {name for name in record.names() if name.split("/")[0] in ("out", "lam", "opt")}
+    compared = {item.name for item in recorded}
+    assert compared | comparisons.INPUTS == groups and not compared & comparisons.INPUTS
+    assert len(groups) == 28 + 5 + 18
 
 
-@torch.no_grad()
-def test_tokens(golden, model):
-    ours = [model.encode(name, golden[f"in/{name}"]) for name in ("odom", "image")]
-    close(torch.cat(ours, -1), golden["out/tokens"], 1e-5)
+@pytest.mark.parametrize("case", CASES)
+def test_other_sizes(case: str) -> None:
+    """Random parameters in the official layout, ported, beside float64 numpy written from the definition."""
+    check(comparisons.other_size(case))
 
 
-@torch.no_grad()
-def test_posterior_sequence_teacher_forced(golden, model):
-    tokens = {"odom": golden["out/tokens"][..., :16], "image": golden["out/tokens"][..., 16:]}
-    here = {name: torch.ones(3, dtype=torch.bool) for name in tokens}
-    # The recording starts from in/deter and in/stoch, as obs1 shows.
-    deter, stoch = golden["in/deter"], golden["in/stoch"]
-    for t in range(5):
-        reset = golden["in/reset"][:, t]
-        deter, prior = model.rssm.predict(deter, stoch, golden["in/action"][:, t], reset)
-        posterior = model.rssm.correct(deter, prior, {m: x[:, t] for m, x in tokens.items()}, here)
-        close(deter, golden["out/obs_deter"][:, t], 1e-6)
-        close(posterior, mixed(golden["out/obs_logit"][:, t], UNIMIX), 1e-6)
-        close(prior, mixed(golden["out/obs_prior"][:, t], UNIMIX), 1e-6)
-        stoch = golden["out/obs_stoch"][:, t]
+def test_the_reference_itself_gives_the_recorded_numbers(golden: dict[str, Tensor]) -> None:
+    """What judges the other sizes is judged by the official run: [B, T] flattened to rows."""
+    reference = Reference(record.NETWORK, record.parameters(golden))
+
+    def rows(name: str) -> "torch.Tensor":
+        return golden[name].flatten(0, 1).double()
+
+    obs = {name: golden[f"in/{name}"].flatten(0, 1).numpy() for name in ("odom", "image")}
+    deter, stoch = rows("out/obs_deter").numpy(), rows("out/obs_stoch").numpy()
+    features, tokens = rows("out/feat").numpy(), rows("out/tokens").numpy()
+    start = [golden[f"in/{name}"].double().numpy() for name in ("deter", "stoch")]
+    core = reference.core(*start, golden["in/action"][:, 0].double().numpy())
+    mean, std = reference.policy(features)
+    ours = {
+        "out/tokens": reference.encode(obs),
+        "out/core_deter": core,
+        "out/core_prior_logit": reference.prior(core),
+        "out/obs_prior": reference.prior(deter),
+        "out/obs_logit": reference.posterior(deter, tokens),
+        "out/rew_logits": reference.logits("rew", features),
+        "out/con_logit": reference.logits("con", features)[:, 0],
+        "out/rec_image": reference.decode_images(deter, stoch)["image"],
+        "out/rec_odom": reference.decode_vectors(deter, stoch)["odom"],
+        "out/pol_mean": mean,
+        "out/pol_std": std,
+    }
+    for name, value in ours.items():
+        theirs = golden[name] if name.startswith("out/core") else rows(name)
+        assert Compared(name, "reference", torch.from_numpy(value), theirs, 0.0).error <= 2e-6, name
 
 
-@torch.no_grad()
-def test_kl_and_entropies(golden):
-    posterior, prior = (mixed(golden[f"out/{name}"], UNIMIX) for name in ("obs_logit", "obs_prior"))
-    dyn, rep = losses.kl_losses(posterior, prior)
-    close(dyn, golden["out/dyn"], 1e-6)
-    close(rep, golden["out/rep"], 1e-6)
-    close(entropy(prior).mean(), golden["out/dyn_ent"], 1e-6)
-    close(entropy(posterior).mean(), golden["out/rep_ent"], 1e-6)
+def test_the_reference_lists_the_official_parameters(golden: dict[str, Tensor]) -> None:
+    recorded = {name: value.shape for name, value in record.parameters(golden).items()}
+    listed = {name: shape for name, shape in shapes(record.NETWORK).items() if not name.startswith("val/")}
+    assert listed == recorded
 
 
-@torch.no_grad()
-def test_reward_and_continue(golden, model):
-    state = State(golden["out/obs_deter"], golden["out/obs_stoch"])
-    close(state.features, features(golden), 1e-6)
-    logits = model.reward_head(features(golden))
-    close(logits, golden["out/rew_logits"], 1e-5)
-    bins, theirs = model.reward_head.bins, golden["out/bins"]
-    assert ((bins - theirs).abs() <= 1e-5 * theirs.abs()).all()
-    close(model.reward_head.loss(logits, golden["in/reward"]), golden["out/rew_loss"], 1e-5)
-    logit = model.continue_head(features(golden))
-    close(logit, golden["out/con_logit"], 1e-5)
+def test_an_error_is_relative_to_the_tensor_s_largest_value() -> None:
+    """Not to max(1, largest), which would let everything small pass."""
+    small = torch.tensor([1e-3, -2e-3])
+    assert Compared("", "", small + 2e-6, small, 0.0).error == pytest.approx(1e-3, rel=1e-3)
+    assert Compared("", "", small * 1.01, small, 0.0, "each").error == pytest.approx(0.01, rel=1e-3)
+    assert Compared("", "", small[:1], small, 0.0).error == float("inf")
+    assert Compared("", "", small * float("nan"), small, 0.0).error == float("inf")
 
 
-@torch.no_grad()
-def test_two_hot_mean(golden, model):
-    close(model.reward_head.mean(golden["out/rew_logits"]), golden["out/rew_pred"], 1e-5)
-
-
-@torch.no_grad()
-def test_decoder(golden, model):
-    image = model.decode(features(golden))["image"]
-    close(image, golden["out/rec_image"], 1e-5)
-    close(losses.image_loss(image, golden["in/image"]), golden["out/rec_image_loss"], 1e-5)
-    odom = model.vector_decoders["odom"](features(golden))
-    close(losses.vector_loss(odom, golden["in/odom"]), golden["out/rec_odom_loss"], 1e-5)
-
-
-@torch.no_grad()
-def test_policy(golden):
-    mean, std = record.actor(golden)(features(golden))
-    close(mean, golden["out/pol_mean"], 1e-5)
-    close(std, golden["out/pol_std"], 1e-5)
-    close(normal_entropy(std), golden["out/pol_ent"], 1e-5)
-    close(log_probability(mean, std, golden["in/action"]), golden["out/pol_logp"], 1e-5)
-
-
-def test_lambda_returns(golden):
-    live = (1.0 - golden["lam/term"].float()) * (1.0 - 1.0 / 333.0)
-    ours = lambda_returns(golden["lam/rew"], live, golden["lam/val"], last=golden["lam/last"])
-    close(ours, golden["lam/ret"], 1e-6)
-
-
-def test_continue_target():
+def test_continue_target() -> None:
     assert torch.allclose(continue_target(torch.tensor([0.0, 1.0])), torch.tensor([1.0 - 1.0 / 333.0, 0.0]))
