@@ -5,27 +5,39 @@ import json
 import sys
 import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rssm_ros.training.collect import Plan, Source
 
 DEFAULT_MIX = "expert=0.6,perturbed=0.2,random=0.2"
+# Options that mean something for one robot only, and what they are there when not given.
+OPTIONS: dict[str, dict[str, Any]] = {
+    "manipulator": {"mix": DEFAULT_MIX, "seconds": 30.0, "policy": None},
+    "dot": {"setting": "hard"},
+}
 
 
 def add_parser(subparsers: Any) -> None:
     """Adds the command to `rssm`."""
     parser = subparsers.add_parser("collect", help="record episodes of a simulated robot for training")
-    parser.add_argument("robot", choices=["manipulator"], help="which simulated robot")
+    parser.add_argument("robot", choices=list(OPTIONS), help="which simulated robot")
     parser.add_argument("--out", type=Path, required=True, help="data set folder; existing episodes are kept")
     parser.add_argument("--ticks", type=int, default=200_000, help="about how many ticks (default 200000)")
     parser.add_argument(
+        "--seed", type=int, default=1000, help="first seed (default 1000); low ones are held out"
+    )
+    parser.add_argument("--workers", type=int, default=2, help="processes (default 2)")
+    parser.add_argument("--json", action="store_true", help="print the result as JSON; no progress bar")
+    robot = parser.add_argument_group("manipulator")
+    robot.add_argument(
         "--mix",
-        default=DEFAULT_MIX,
         help=f"kind=share,... of expert (noisy), perturbed, random, policy (default {DEFAULT_MIX})",
     )
-    parser.add_argument("--seed", type=int, default=1000, help="first seed, 100 or more (default 1000)")
-    parser.add_argument("--seconds", type=float, default=30.0, help="length of an episode (default 30)")
-    parser.add_argument("--workers", type=int, default=2, help="processes (default 2)")
-    parser.add_argument("--policy", type=Path, help="bundle that acts in episodes of kind 'policy' (DAgger)")
-    parser.add_argument("--json", action="store_true", help="print the result as JSON; no progress bar")
+    robot.add_argument("--seconds", type=float, help="length of an episode (default 30)")
+    robot.add_argument("--policy", type=Path, help="bundle that acts in episodes of kind 'policy' (DAgger)")
+    dot = parser.add_argument_group("dot")
+    dot.add_argument("--setting", help="published or hard (default hard)")
     parser.set_defaults(run=run)
 
 
@@ -39,36 +51,55 @@ def parse_mix(text: str) -> dict[str, float]:
         raise TrainingError(f"--mix is kind=share,kind=share..., got {text!r}") from error
 
 
-def run(args: argparse.Namespace) -> int:
-    """Collects and reports ticks per second."""
-    from rssm_ros.training.collect import Progress, collect, plan_episodes
+def what_to_record(args: argparse.Namespace) -> "tuple[Source, list[Plan]]":
+    """The robot's source and its plans. Raises TrainingError for an option of another robot."""
+    from rssm_ros.training.errors import TrainingError
+
+    for robot, options in OPTIONS.items():
+        for name, default in options.items():
+            if getattr(args, name) is not None and robot != args.robot:
+                raise TrainingError(f"--{name} is an option of `rssm collect {robot}`, not of {args.robot}")
+            if getattr(args, name) is None:
+                setattr(args, name, default)
+    if args.robot == "dot":
+        from rssm_ros.training.collect_dot import plan_blocks, source
+
+        return source(args.setting), [*plan_blocks(args.ticks, args.setting, args.seed)]
+    from rssm_ros.training.collect_manipulator import MANIPULATOR, plan_episodes
 
     policy = None if args.policy is None else str(args.policy.resolve())
-    plans = plan_episodes(args.ticks, parse_mix(args.mix), args.seed, args.seconds, policy)
+    return MANIPULATOR, [*plan_episodes(args.ticks, parse_mix(args.mix), args.seed, args.seconds, policy)]
+
+
+def run(args: argparse.Namespace) -> int:
+    """Collects and reports ticks per second."""
+    from rssm_ros.training.collect import Progress, collect
+
+    source, plans = what_to_record(args)
     start = time.monotonic()
     if args.json or not sys.stdout.isatty():
-        done = collect(plans, args.out, args.workers)
+        done = collect(source, plans, args.out, args.workers)
     else:
         from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
         from rich.progress import Progress as Bar
 
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
         with Bar(*columns) as bar:
-            task = bar.add_task("episodes", total=len(plans))
+            task = bar.add_task("files", total=len(plans))
 
             def report(progress: Progress) -> None:
                 rate = progress.ticks / (time.monotonic() - start)
                 bar.update(
                     task,
-                    completed=progress.episodes + progress.skipped,
-                    description=f"episodes ({rate:.0f} ticks/s)",
+                    completed=progress.files + progress.skipped,
+                    description=f"files ({rate:.0f} ticks/s)",
                 )
 
-            done = collect(plans, args.out, args.workers, report)
+            done = collect(source, plans, args.out, args.workers, report)
     wall = time.monotonic() - start
     result = {
         "out": str(args.out),
-        "episodes": done.episodes,
+        "episodes": done.files,
         "skipped": done.skipped,
         "ticks": done.ticks,
         "kinds": done.by_kind,
@@ -79,7 +110,7 @@ def run(args: argparse.Namespace) -> int:
         print(json.dumps(result))
     else:
         print(
-            f"{done.episodes} episodes ({done.ticks} ticks) recorded at {done.ticks / wall:.0f} ticks/s, "
+            f"{done.files} files ({done.ticks} ticks) recorded at {done.ticks / wall:.0f} ticks/s, "
             f"{done.skipped} were there already; in {args.out}"
         )
     return 0

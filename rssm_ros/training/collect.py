@@ -1,7 +1,7 @@
-"""Recording episodes of a simulated robot for training: parallel processes, resumable, atomic files.
+"""Recording data sets: parallel processes, resumable, atomic files, one dataset.json over all of it.
 
-One uncompressed .npz per episode. Row t holds the observation at t, the action applied over [t-1, t), and
-what the expert decided at t, whoever acted. Held-out seeds (0 to 99) are refused: they belong to evaluation.
+What is recorded is a `Source`: a contract and a function that makes the arrays of one file, the columns that
+`replay.columns` lists. `collect_manipulator` and `collect_dot` are such sources.
 """
 
 import hashlib
@@ -17,247 +17,70 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from rssm_ros.training.errors import TrainingError
 from rssm_ros.workers import end_with_parent
 
-HELD_OUT = 100  # seeds below this one are for evaluation only
-KINDS = ("expert", "perturbed", "random", "policy")
-EPISODE_SECONDS = 30.0
+Arrays = dict[str, npt.NDArray[Any]]
 
 
 @dataclass(frozen=True)
 class Plan:
-    """One episode to record."""
+    """One file to record. Sources add what else they need to know; all of it goes to the worker processes."""
 
     seed: int
     kind: str
-    seconds: float = EPISODE_SECONDS
-    policy: str | None = None  # bundle directory, for kind "policy"
 
     @property
     def filename(self) -> str:
-        """Where the episode is stored inside the data set."""
+        """Where it is stored inside the data set."""
         return f"episode-{self.seed:08d}-{self.kind}.npz"
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where data come from. `record` is a function of a module: worker processes import it by name."""
+
+    contract: str
+    record: Callable[[Any], Arrays]  # one of the source's plans -> the arrays of its file, [T, ...] each
+    packages: tuple[str, ...]  # whose versions decide what is recorded
+    facts: Mapping[str, Any] = field(default_factory=dict)  # goes into dataset.json
 
 
 @dataclass
 class Progress:
     """What has been recorded so far."""
 
-    episodes: int = 0
+    files: int = 0
     ticks: int = 0
     skipped: int = 0
     by_kind: dict[str, int] = field(default_factory=dict)
 
 
-class Noise:
-    """Ornstein-Uhlenbeck noise on the expert's actions, with bursts, so that recoveries are seen.
-
-    Levels differ per episode; a few episodes stay clean. `strong` doubles everything and adds spells in which
-    the expert is ignored for half a second.
-    """
-
-    def __init__(self, seed: int, strong: bool, dt: float, dim: int = 6) -> None:
-        self._rng = np.random.default_rng([seed, 23])
-        rng = self._rng
-        clean = rng.random() < 0.15 and not strong
-        scale = 0.0 if clean else float(rng.uniform(0.05, 0.30)) * (2.0 if strong else 1.0)
-        self._scale = scale * np.array([1.0, 0.5, 1.0, 0.7, 0.7, 0.7])
-        self._keep = float(np.exp(-dt / rng.uniform(0.1, 0.6)))
-        self._value = np.zeros(dim)
-        self._burst, self._kick = 0, np.zeros(dim)
-        self._rate = (0.012 if strong else 0.004) if scale > 0 else 0.0
-        self._dim = dim
-
-    def __call__(self, action: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-        """The action really taken [6]."""
-        fresh = self._rng.normal(size=self._dim)
-        self._value = self._keep * self._value + np.sqrt(1.0 - self._keep**2) * self._scale * fresh
-        if self._burst == 0 and self._rng.random() < self._rate:
-            self._burst = int(self._rng.integers(4, 14))
-            self._kick = self._rng.uniform(-1.0, 1.0, self._dim)
-            if self._rng.random() < 0.5:
-                self._kick[3:] = self._kick[3]  # the arm as a whole: a sweep at the wrong moment
-        noisy = np.asarray(action, np.float64) + self._value
-        if self._burst > 0:
-            self._burst -= 1
-            noisy = 0.3 * noisy + 0.7 * self._kick
-        return np.clip(noisy, -1.0, 1.0).astype(np.float32)
-
-
-class Dropout:
-    """Which observations are lost on purpose, in a part of the episodes."""
-
-    def __init__(self, seed: int) -> None:
-        self._rng = np.random.default_rng([seed, 29])
-        self._rates = {
-            "camera": 0.02 if self._rng.random() < 0.5 else 0.0,
-            "odom": 0.008 if self._rng.random() < 0.25 else 0.0,
-            "joints": 0.008 if self._rng.random() < 0.25 else 0.0,
-        }
-        self._left = dict.fromkeys(self._rates, 0)
-
-    def __call__(self, first: bool) -> dict[str, bool]:
-        """Presence per modality at the next tick; the first tick of an episode is always complete."""
-        present = {}
-        for name, rate in self._rates.items():
-            if self._left[name] > 0:
-                self._left[name] -= 1
-            elif not first and self._rng.random() < rate:
-                self._left[name] = int(self._rng.integers(4, 9))
-            present[name] = first or self._left[name] == 0
-        return present
-
-
-def record_episode(plan: Plan, env: Any, policy: Any | None = None) -> dict[str, npt.NDArray[Any]]:
-    """Run one episode and return its arrays, [T, ...] each.
-
-    policy: an `envs.policies.Policy` for kind "policy" (DAgger): spells of the policy alternate with spells
-    of the expert, in a share drawn per episode. It is given only the observations that were not dropped, and
-    its `told(action)` hears which command is really pending.
-    """
-    from rssm_ros.envs.policies import RandomPolicy
-
-    rng = np.random.default_rng([plan.seed, 31])
-    noise = Noise(plan.seed, plan.kind == "perturbed", env.contract.dt)
-    dropout = Dropout(plan.seed)
-    wander = RandomPolicy(smooth=float(rng.uniform(0.15, 0.8)))
-    wander.reset(plan.seed)
-    share = float(rng.choice([1.0, 1.0, 0.8, 0.5])) if policy is not None else 0.0
-    leads, spell = True, 0
-    rows: dict[str, list[Any]] = {}
-    observation, info = env.reset(seed=plan.seed)
-    if policy is not None:
-        policy.reset(plan.seed)
-    reward, terminated, truncated, first = 0.0, False, False, True
-    while True:
-        present = dropout(first)
-        _append(rows, observation, info, present, reward, first, terminated, truncated)
-        if terminated or truncated:
-            return _arrays(rows)
-        expert = info["expert_action"]
-        if plan.kind == "random":
-            action = wander.act(observation, info)
-        elif plan.kind == "policy":
-            assert policy is not None
-            seen = {name: value for name, value in observation.items() if present[name]}
-            proposal = policy.act(seen, info)  # asked every tick: its filter must not miss one
-            if spell == 0:
-                leads, spell = bool(rng.random() < share), int(rng.integers(20, 80))
-            spell -= 1
-            action = proposal if leads else expert
-            policy.told(action)
-        else:
-            action = noise(expert)
-        observation, reward, terminated, truncated, info = env.step(action)
-        first = False
-
-
-def _append(
-    rows: dict[str, list[Any]],
-    observation: Mapping[str, Any],
-    info: Mapping[str, Any],
-    present: Mapping[str, bool],
-    reward: float,
-    first: bool,
-    terminated: bool,
-    truncated: bool,
-) -> None:
-    row = {
-        **observation,
-        **{f"present_{name}": value for name, value in present.items()},
-        "action": info["applied"],
-        "expert_action": info["expert_action"],
-        "reward": np.float32(reward),
-        "is_first": first,
-        "is_last": terminated or truncated,
-        "is_terminal": terminated,
-        "target_package": info["package"],
-        "target_destination": info["destination"],
-        "visibility_package": np.float32(info["visibility"]),
-        "visibility_destination": np.float32(info["visibility"]),  # told by the package, once seen
-    }
-    for name, value in row.items():
-        rows.setdefault(name, []).append(value)
-
-
-def _arrays(rows: Mapping[str, list[Any]]) -> dict[str, npt.NDArray[Any]]:
-    return {name: np.stack([np.asarray(value) for value in values]) for name, values in rows.items()}
-
-
 def write_episode(path: Path, arrays: Mapping[str, npt.NDArray[Any]]) -> None:
-    """Store an episode so that the file is either whole or absent."""
+    """Store a file so that it is either whole or absent."""
     partial = path.with_name(f".{path.name}.{os.getpid()}.part")
     with partial.open("wb") as stream:
         np.savez(stream, **arrays)  # type: ignore[arg-type]
     partial.replace(path)
 
 
-# -- processes --------------------------------------------------------------------------------------------
-
-_worker: dict[str, Any] = {}
-
-
-def _start_worker(directory: str) -> None:
+def _start_worker() -> None:
     end_with_parent()
     os.environ["LP_NUM_THREADS"] = "0"  # Mesa's software driver: one thread per process
     os.environ["OMP_NUM_THREADS"] = "1"
-    _worker["directory"] = Path(directory)
 
 
-def _run(plan: Plan) -> int:
-    from rssm_ros.envs.manipulator import ManipulatorEnv
-
-    if "env" not in _worker or _worker["env"].episode_seconds != plan.seconds:
-        _worker["env"] = ManipulatorEnv(episode_seconds=plan.seconds)
-    policy = None
-    if plan.kind == "policy":
-        if _worker.get("bundle") != plan.policy:
-            from rssm_ros.evaluation.learned import LearnedPolicy
-
-            # Seed 0, whichever episode comes first: `reset(plan.seed)` makes each one's noise its own.
-            _worker["policy"] = LearnedPolicy(Path(str(plan.policy)), 1, 0)
-            _worker["bundle"] = plan.policy
-        policy = _worker["policy"]
-    arrays = record_episode(plan, _worker["env"], policy)
-    write_episode(_worker["directory"] / plan.filename, arrays)
+def _run(source: Source, plan: Plan, directory: Path) -> int:
+    arrays = source.record(plan)
+    write_episode(directory / plan.filename, arrays)
     return len(arrays["reward"])
 
 
-def plan_episodes(
-    ticks: int,
-    mix: Mapping[str, float],
-    seed: int,
-    seconds: float = EPISODE_SECONDS,
-    policy: str | None = None,
-) -> list[Plan]:
-    """The episodes that make up about `ticks` ticks in the shares of `mix`, deterministic in its arguments.
-
-    Raises TrainingError for an unknown kind, a share that is not positive, held-out seeds, a missing policy.
-    """
-    from rssm_ros.contract import find_contract
-
-    if seed < HELD_OUT:
-        raise TrainingError(f"seeds below {HELD_OUT} are held out for evaluation; start there or later")
-    unknown = set(mix) - set(KINDS)
-    if unknown or not mix or any(not value > 0 for value in mix.values()):
-        kinds = ", ".join(KINDS)
-        raise TrainingError(f"a mix is kind=share with shares > 0 and kinds of {kinds}; got {dict(mix)}")
-    if "policy" in mix and policy is None:
-        raise TrainingError("the kind 'policy' needs a bundle: --policy models/NAME")
-    rate = find_contract("manipulator").rate
-    count = max(1, round(ticks / (float(seconds * rate) + 1)))
-    total = sum(mix.values())
-    plans, done = [], dict.fromkeys(mix, 0)
-    for index in range(count):  # always the kind that is furthest behind its share
-        kind = max(mix, key=lambda name: mix[name] / total * (index + 1) - done[name])
-        done[kind] += 1
-        plans.append(Plan(seed + index, kind, seconds, policy if kind == "policy" else None))
-    return plans
-
-
 def collect(
-    plans: Iterable[Plan], directory: Path, workers: int = 2, report: Callable[[Progress], None] | None = None
+    source: Source,
+    plans: Iterable[Plan],
+    directory: Path,
+    workers: int = 2,
+    report: Callable[[Progress], None] | None = None,
 ) -> Progress:
     """Record the plans that are not there yet, then write dataset.json. Returns what was done now."""
     directory.mkdir(parents=True, exist_ok=True)
@@ -267,51 +90,52 @@ def collect(
     todo = [plan for plan in plans if not (directory / plan.filename).exists()]
     progress = Progress(skipped=len(plans) - len(todo))
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(
-        workers, mp_context=context, initializer=_start_worker, initargs=(str(directory),)
-    ) as pool:
-        running: dict[Future[int], Plan] = {pool.submit(_run, plan): plan for plan in todo}
+    with ProcessPoolExecutor(workers, mp_context=context, initializer=_start_worker) as pool:
+        running: dict[Future[int], Plan] = {pool.submit(_run, source, plan, directory): plan for plan in todo}
         try:
             while running:
                 for future in wait(running, return_when=FIRST_COMPLETED).done:
                     plan = running.pop(future)
                     progress.ticks += future.result()
-                    progress.episodes += 1
+                    progress.files += 1
                     progress.by_kind[plan.kind] = progress.by_kind.get(plan.kind, 0) + 1
                     if report is not None:
                         report(progress)
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             raise
-    write_summary(directory, plans)
+    write_summary(source, directory, plans)
     return progress
 
 
-def write_summary(directory: Path, plans: Iterable[Plan]) -> dict[str, Any]:
-    """dataset.json: contract, seeds, counts, versions and one hash over every episode in the folder."""
+def write_summary(source: Source, directory: Path, plans: Iterable[Plan]) -> dict[str, Any]:
+    """dataset.json: contract, seeds, counts, versions and one hash over every file in the folder."""
     from rssm_ros.contract import find_contract
     from rssm_ros.provenance import versions
 
     files = sorted(directory.glob("episode-*.npz"))
-    digest, ticks = hashlib.sha256(), 0
+    digest, ticks, episodes = hashlib.sha256(), 0, 0
     kinds: dict[str, int] = {}
     for path in files:
         content = path.read_bytes()
         digest.update(path.name.encode() + hashlib.sha256(content).digest())
         kind = path.stem.split("-", 2)[2]
-        kinds[kind] = kinds.get(kind, 0) + 1
         with np.load(path) as arrays:
+            begun = int(arrays["is_first"].sum())
             ticks += len(arrays["reward"])
-    contract = json.dumps(find_contract("manipulator").to_dict(), sort_keys=True, default=str)
+        kinds[kind] = kinds.get(kind, 0) + begun
+        episodes += begun
+    contract = json.dumps(find_contract(source.contract).to_dict(), sort_keys=True, default=str)
     summary = {
-        "contract": "manipulator",
+        "contract": source.contract,
         "contract_sha256": hashlib.sha256(contract.encode()).hexdigest(),
-        "episodes": len(files),
+        **source.facts,
+        "episodes": episodes,
         "ticks": ticks,
         "kinds": kinds,
-        "seeds": [int(path.stem.split("-", 2)[1]) for path in files],
+        "seeds": [int(path.stem.split("-", 2)[1]) for path in files],  # the first one of each file
         "sha256": digest.hexdigest(),
-        "versions": versions("numpy", "mujoco", "gymnasium"),
+        "versions": versions(*source.packages),
         "last_request": [asdict(plan) for plan in list(plans)[:1]],
     }
     partial = directory / f".dataset.json.{os.getpid()}.part"

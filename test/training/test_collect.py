@@ -10,12 +10,27 @@ import numpy as np
 import pytest
 
 from rssm_ros.cli.collect import parse_mix
+from rssm_ros.cli.main import main
 from rssm_ros.contract import find_contract
 from rssm_ros.envs.cell import BIN_MIDDLE, MOUTHS
+from rssm_ros.envs.dot import DotEnv
+from rssm_ros.envs.errors import SimError
 from rssm_ros.envs.expert import expert_command
 from rssm_ros.envs.manipulator import ManipulatorEnv
-from rssm_ros.training import collect as collect_module
-from rssm_ros.training.collect import Noise, Plan, TrainingError, collect, plan_episodes, record_episode
+from rssm_ros.training import collect_manipulator
+from rssm_ros.training.collect import collect
+from rssm_ros.training.collect_dot import plan_blocks
+from rssm_ros.training.collect_dot import source as dot_source
+from rssm_ros.training.collect_manipulator import (
+    MANIPULATOR,
+    EpisodePlan,
+    Noise,
+    plan_episodes,
+    record_episode,
+)
+from rssm_ros.training.errors import TrainingError
+from rssm_ros.training.replay import open_storage
+from rssm_ros.world_model import Signals
 from test.bundles import tiny_bundle
 
 SECONDS = 1.0
@@ -57,7 +72,7 @@ def test_impossible_plans_are_refused(mix: dict[str, float], seed: int, says: st
 def test_rows_are_aligned() -> None:
     """action[t] is what acted over [t-1, t): replaying the stored actions gives the stored observations."""
     env = ManipulatorEnv(episode_seconds=2.0, camera=False)
-    episode = record_episode(Plan(2000, "perturbed", 2.0), env)
+    episode = record_episode(EpisodePlan(2000, "perturbed", 2.0), env)
     rows = len(episode["reward"])
     assert rows == 41 and episode["is_first"].tolist() == [True] + [False] * 40
     assert episode["is_last"].tolist() == [False] * 40 + [True] and not episode["is_terminal"].any()
@@ -76,8 +91,8 @@ def test_collect_resumes(tmp_path: Path) -> None:
     """A second run records only what is missing, bit for bit the same, and leaves no partial file."""
     plans = plan_episodes(84, {"expert": 1.0, "random": 1.0}, seed=1000, seconds=SECONDS)
     assert len(plans) == 4
-    done = collect(plans, tmp_path, workers=1)
-    assert (done.episodes, done.skipped, done.ticks) == (4, 0, 84)
+    done = collect(MANIPULATOR, plans, tmp_path, workers=1)
+    assert (done.files, done.skipped, done.ticks) == (4, 0, 84)
     summary = json.loads((tmp_path / "dataset.json").read_text())
     assert summary["ticks"] == 84 and summary["kinds"] == {"expert": 2, "random": 2}
     assert summary["seeds"] == [1000, 1001, 1002, 1003]
@@ -86,8 +101,8 @@ def test_collect_resumes(tmp_path: Path) -> None:
         before = {name: stored[name] for name in stored}
     victim.unlink()
     (tmp_path / ".episode-00001002-expert.npz.1.part").write_bytes(b"half")
-    again = collect(plans, tmp_path, workers=1)
-    assert (again.episodes, again.skipped) == (1, 3)
+    again = collect(MANIPULATOR, plans, tmp_path, workers=1)
+    assert (again.files, again.skipped) == (1, 3)
     assert not list(tmp_path.glob(".*"))
     with np.load(victim) as stored:
         assert set(stored) == set(before)
@@ -119,7 +134,8 @@ def test_dagger_asks_the_policy_and_labels_with_the_expert() -> None:
 
     lazy = Lazy()
     env = ManipulatorEnv(episode_seconds=6.0, camera=False)
-    episode = record_episode(Plan(3041, "policy", 6.0, "bundle"), env, lazy)  # a seed that drops all three
+    plan = EpisodePlan(3041, "policy", 6.0, "bundle")  # a seed that drops all three
+    episode = record_episode(plan, env, lazy)
     present = {name: episode[f"present_{name}"] for name in ("camera", "odom", "joints")}
     assert lazy.seen == [{name for name in present if present[name][t]} for t in range(120)]
     assert all(not rows.all() for rows in present.values())
@@ -146,7 +162,7 @@ def test_dagger_tells_the_policy_what_is_really_pending() -> None:
 
     listener = Listener()
     env = ManipulatorEnv(episode_seconds=6.0, camera=False)
-    episode = record_episode(Plan(3001, "policy", 6.0, "bundle"), env, listener)  # both lead in turn
+    episode = record_episode(EpisodePlan(3001, "policy", 6.0, "bundle"), env, listener)  # both lead in turn
     assert len(listener.pending) == 120
     by_policy = [np.array_equal(action, LAZY) for action in listener.pending]
     assert 0.1 < np.mean(by_policy) < 0.9
@@ -157,25 +173,21 @@ def test_dagger_tells_the_policy_what_is_really_pending() -> None:
         np.testing.assert_allclose(episode["action"][t + 2], env.limits.normalise(expected), atol=1e-5)
 
 
-def test_an_episode_of_the_policy_does_not_depend_on_which_came_first(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_an_episode_of_the_policy_depends_on_no_other(
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Workers take episodes as they come: the data must be the same for any number of workers."""
     bundle = str(tiny_bundle())
-    plans = [Plan(seed, "policy", 1.0, bundle) for seed in (3000, 3001)]
-    for name, order in (("forth", plans), ("back", plans[::-1])):
-        (tmp_path / name).mkdir()
-        monkeypatch.setattr(collect_module, "_worker", {"directory": tmp_path / name})
-        for plan in order:
-            collect_module._run(plan)
+    plans = [EpisodePlan(seed, "policy", 1.0, bundle) for seed in (3000, 3001)]
+    runs = []
+    for order in (plans, plans[::-1]):
+        monkeypatch.setattr(collect_manipulator, "_worker", {})
+        runs.append({plan.seed: collect_manipulator.record(plan) for plan in order})
     for plan in plans:
-        with (
-            np.load(tmp_path / "forth" / plan.filename) as one,
-            np.load(tmp_path / "back" / plan.filename) as two,
-        ):
-            assert sorted(one) == sorted(two)
-            for name in one:
-                np.testing.assert_array_equal(one[name], two[name], err_msg=name)
+        one, two = (run[plan.seed] for run in runs)
+        assert sorted(one) == sorted(two)
+        for name in one:
+            np.testing.assert_array_equal(one[name], two[name], err_msg=name)
 
 
 def test_the_destination_is_the_right_bin_in_the_robot_s_frame() -> None:
@@ -201,7 +213,7 @@ def test_the_destination_is_the_right_bin_in_the_robot_s_frame() -> None:
     for seed in (3000, 3005):  # the sign the one way round and the other
         poses.clear()
         bins.clear()
-        episode = record_episode(Plan(seed, "policy", 20.0, "bundle"), env, Watch())
+        episode = record_episode(EpisodePlan(seed, "policy", 20.0, "bundle"), env, Watch())
         found = episode["target_destination"]
         assert found.dtype == np.float32 and found.shape == (len(episode["reward"]), 2)
         assert np.array_equal(np.isnan(found), np.isnan(episode["target_package"]))
@@ -217,3 +229,51 @@ def test_the_destination_is_the_right_bin_in_the_robot_s_frame() -> None:
             seen.add((env.cell.swap, int(which)))
         np.testing.assert_array_equal(episode["visibility_destination"], episode["visibility_package"])
     assert len({swap for swap, _ in seen}) == 2 and len({which for _, which in seen}) == 2
+
+
+# -- the moving dot ---------------------------------------------------------------------------------------
+
+
+def test_dot_data_are_what_the_environment_gives(tmp_path: Path) -> None:
+    """Whole blocks of episodes in one file, in the columns that training reads, the same for each seed."""
+    plans = plan_blocks(66 * 64, "published", seed=1000)
+    assert [(plan.seed, plan.episodes) for plan in plans] == [(1000, 64), (1064, 2)]
+    done = collect(dot_source("published"), plans, tmp_path, workers=1)
+    assert (done.files, done.ticks) == (2, 66 * 64)
+    summary = json.loads((tmp_path / "dataset.json").read_text())
+    assert summary["contract"] == "dot" and summary["setting"]["push"] == 0.5
+    assert summary["episodes"] == 66 and summary["kinds"] == {"published": 66}
+    storage = open_storage(tmp_path, Signals.from_contract(find_contract("dot")))
+    assert len(storage) == 66 * 64 and int(storage["is_first"].sum()) == 66
+    env, start = DotEnv("published"), 65 * 64  # the last episode: seed 1065
+    observation, info = env.reset(seed=1065)
+    for row in range(64):
+        if row:
+            observation, *_, info = env.step(storage["action"][start + row].numpy())
+        np.testing.assert_array_equal(observation["camera"], storage["camera"][start + row])
+        np.testing.assert_allclose(info["dot"], storage["target_dot"][start + row], atol=1e-5)
+        assert info["visibility"] == pytest.approx(float(storage["visibility_dot"][start + row]), abs=1e-6)
+    assert storage["is_last"][start + 63] and not storage["is_terminal"].any()
+
+
+def test_dot_data_repeat_bit_for_bit(tmp_path: Path) -> None:
+    hashes = []
+    for name, seed in (("one", 1000), ("same", 1000), ("other", 2000)):
+        plans = plan_blocks(128, "hard", seed)
+        collect(dot_source("hard"), plans, tmp_path / name, workers=1)
+        hashes.append(json.loads((tmp_path / name / "dataset.json").read_text())["sha256"])
+    assert hashes[0] == hashes[1] != hashes[2]
+
+
+def test_dot_seeds_for_evaluation_are_refused() -> None:
+    with pytest.raises(TrainingError, match="held out"):
+        plan_blocks(64, "hard", seed=999)
+    with pytest.raises(SimError, match="unknown"):
+        plan_blocks(64, "harder", seed=1000)
+
+
+def test_an_option_of_another_robot_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["collect", "dot", "--out", str(tmp_path), "--mix", "expert=1"]) == 2
+    assert "--mix is an option of `rssm collect manipulator`" in capsys.readouterr().err
+    assert main(["collect", "manipulator", "--out", str(tmp_path), "--setting", "hard"]) == 2
+    assert "--setting is an option of `rssm collect dot`" in capsys.readouterr().err
