@@ -40,6 +40,12 @@ class Latent:
     action: int  # A
     targets: dict[str, int]  # d per target
     horizon: int  # H of rollout.onnx
+    kind: str = "categorical"  # or "gaussian": then K = 1, and a distribution is mean and std
+
+    @property
+    def parameters(self) -> int:
+        """P: numbers per group that describe a distribution."""
+        return 2 if self.kind == "gaussian" else self.classes
 
 
 @dataclass(frozen=True)

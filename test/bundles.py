@@ -1,8 +1,10 @@
 """A tiny bundle of random weights, exported once per test process."""
 
 import tempfile
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -11,11 +13,20 @@ from rssm_ros.contract import find_contract
 from rssm_ros.export.bundle import Model, Provenance, export_bundle
 from rssm_ros.world_model import Signals, WorldModel, preset
 
+VARIANTS: dict[str, dict[str, Any]] = {
+    "concat": {},
+    "product": {"posterior": "product"},
+    "gaussian": {"latent": "gaussian", "classes": 1},
+    "gaussian-product": {"latent": "gaussian", "classes": 1, "posterior": "product"},
+    "plain": {"blocks": 0, "activation": "relu", "normed": False, "prior_layers": 1},
+    "plain-normed": {"blocks": 0, "gru": "normed", "activation": "elu", "latent": "gaussian", "classes": 1},
+}
 
-def tiny_model(seed: int = 0) -> Model:
+
+def tiny_model(seed: int = 0, variant: str = "concat") -> Model:
     """A `debug`-sized model for the manipulator whose heads say something."""
     torch.manual_seed(seed)
-    sizes, contract = preset("debug"), find_contract("manipulator")
+    sizes, contract = replace(preset("debug"), **VARIANTS[variant]), find_contract("manipulator")
     world_model = WorldModel(Signals.from_contract(contract), sizes)
     model = Model(world_model, Actor(sizes, contract.action_dim), Critic(sizes))
     with torch.no_grad():
@@ -27,7 +38,7 @@ def tiny_model(seed: int = 0) -> Model:
 
 
 @cache
-def tiny_bundle() -> Path:
+def tiny_bundle(variant: str = "concat") -> Path:
     """Its folder. Treat it as read-only; `shutil.copytree` it to damage it."""
     folder = Path(tempfile.mkdtemp(prefix="rssm-test-bundle-")) / "tiny"
     provenance = Provenance(
@@ -36,5 +47,5 @@ def tiny_bundle() -> Path:
         thresholds={"surprise": {"camera+joints+odom": 3.5}},
         scores={"note": "random weights"},
     )
-    export_bundle(tiny_model(), find_contract("manipulator"), folder, provenance, horizon=4)
+    export_bundle(tiny_model(variant=variant), find_contract("manipulator"), folder, provenance, horizon=4)
     return folder

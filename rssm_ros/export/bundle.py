@@ -162,7 +162,9 @@ def _latent(world_model: WorldModel, contract: Contract, horizon: int) -> Latent
     sizes = world_model.sizes
     targets = {spec.name: spec.dim for spec in contract.targets}
     tokens = dict(world_model.rssm.tokens)
-    return Latent(sizes.deter, sizes.stoch, sizes.classes, tokens, contract.action_dim, targets, horizon)
+    return Latent(
+        sizes.deter, sizes.stoch, sizes.classes, tokens, contract.action_dim, targets, horizon, sizes.latent
+    )
 
 
 def _manifest(contract: Contract, latent: Latent, provenance: Provenance, name: str) -> Bundle:

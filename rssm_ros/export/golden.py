@@ -8,10 +8,11 @@ import torch
 from torch import Tensor, nn
 
 from rssm_ros.contract import Contract
-from rssm_ros.export.steps import Filter, Named, Rollout, drawn, one_hot
+from rssm_ros.export.steps import Filter, Named, Rollout, drawn, opened
 from rssm_ros.online.steps import Array
 from rssm_ros.world_model import WorldModel
 from rssm_ros.world_model.heads import TwoHotHead
+from rssm_ros.world_model.latents import Latent
 
 MARGIN = 1e-3  # least distance of a uniform from every edge of the distribution function
 PARTICLES = 3
@@ -19,10 +20,15 @@ STEPS = 4
 TWO_HOT = {"reward", "returns", "values"}  # outputs that are sums over two-hot bins
 
 
-def clear_noise(probs: Tensor, generator: torch.Generator) -> Tensor:
-    """Uniforms [N, S] at least MARGIN away from every edge of probs [N, S, K]: drawn again until they are."""
-    edges = torch.cumsum(probs, -1)[..., :-1]
-    noise = torch.rand(probs.shape[:-1], generator=generator)
+def clear_noise(latent: Latent, distribution: Tensor, generator: torch.Generator) -> Tensor:
+    """Noise [N, S] for a distribution [N, S, P].
+
+    Uniforms stay MARGIN away from every edge of the distribution function: drawn again until they do.
+    """
+    noise = latent.noise(len(distribution), generator=generator)
+    if latent.width == 1:
+        return noise
+    edges = torch.cumsum(distribution, -1)[..., :-1]
     while True:
         close = ((noise.unsqueeze(-1) - edges).abs() < MARGIN).any(-1)
         if not close.any():
@@ -51,7 +57,9 @@ def filter_inputs(
 ) -> Iterator[Named]:
     """STEPS teacher-forced inputs of filter.onnx, each from the state that the one before led to."""
     sizes = world_model.sizes
-    deter, stoch = torch.zeros(PARTICLES, sizes.deter), torch.zeros(PARTICLES, sizes.stoch, dtype=torch.int64)
+    latent = world_model.rssm.latent
+    kind = torch.float32 if latent.width == 1 else torch.int64
+    deter, stoch = torch.zeros(PARTICLES, sizes.deter), torch.zeros(PARTICLES, sizes.stoch, dtype=kind)
     for tick, present in enumerate(presence_patterns(list(world_model.rssm.tokens))):
         action = torch.rand(PARTICLES, contract.action_dim, generator=generator) * 2 - 1
         first = torch.full((PARTICLES,), tick == 0)
@@ -60,31 +68,31 @@ def filter_inputs(
         here = {name: torch.tensor([name in present]) for name in tokens}
         after, prior = step.prior(deter, stoch, action, first)
         probs = step.posterior(after, prior, tokens, here)
-        noise = clear_noise(probs, generator)
+        noise = clear_noise(latent, probs, generator)
         inputs = {"deter": deter, "stoch": stoch, "action": action, "is_first": first, "noise": noise}
         for name in tokens:
             inputs |= {f"tokens_{name}": tokens[name], f"presence_{name}": here[name]}
         yield inputs
-        deter, (stoch, _) = after, drawn(probs, noise)
+        deter, (stoch, _) = after, drawn(latent, probs, noise)
 
 
 def predict_inputs(step: Filter, like: Named, generator: torch.Generator) -> Named:
     """predict.onnx from the state of a filter step, with noise clear of the prior's edges."""
     driven = {name: like[name] for name in ("deter", "stoch", "action", "is_first")}
     _, prior = step.prior(*driven.values())
-    return {**driven, "noise": clear_noise(prior, generator)}
+    return {**driven, "noise": clear_noise(step.latent, prior, generator)}
 
 
 def rollout_inputs(step: Rollout, deter: Tensor, stoch: Tensor, generator: torch.Generator) -> Named:
     """rollout.onnx from a state, its noise clear of the edges met on the way."""
     rssm, rows = step.world_model.rssm, len(deter)
     actions = torch.rand(rows, step.horizon, rssm.action_dim, generator=generator) * 2 - 1
-    noises, h, hot = [], deter, one_hot(stoch, rssm.sizes.classes)
+    noises, h, sample = [], deter, opened(step.latent, stoch)
     for tick in range(step.horizon):
-        h = step.core(h, hot, actions[:, tick])
+        h = step.core(h, sample, actions[:, tick])
         probs = rssm.prior(h)
-        noises.append(clear_noise(probs, generator))
-        _, hot = drawn(probs, noises[-1])
+        noises.append(clear_noise(step.latent, probs, generator))
+        _, sample = drawn(step.latent, probs, noises[-1])
     return {"deter": deter, "stoch": stoch, "actions": actions, "noise": torch.stack(noises, 1)}
 
 

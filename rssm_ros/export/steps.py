@@ -1,7 +1,8 @@
 """The steps of a trained model as modules with plain tensors in and out: what becomes one ONNX graph each.
 
-Shapes: N particles, D deter, S groups, K classes, A actions, E_m tokens of modality m, H horizon, d of a
-target. Class indices instead of one-hot vectors at the border; noise is always an input.
+Shapes: N particles, D deter, S groups, K and P numbers per group of a sample and of a distribution,
+A actions, E_m tokens of modality m, H horizon, d of a target. At the border a sample is [N, S]: class indices
+instead of one-hot vectors, or a Gaussian's numbers; noise is always an input.
 """
 
 from collections.abc import Mapping
@@ -11,7 +12,7 @@ from torch import Tensor, nn
 
 from rssm_ros.behavior import Actor, Critic
 from rssm_ros.world_model import WorldModel
-from rssm_ros.world_model.categorical import categorical_kl, entropy, mixed
+from rssm_ros.world_model.latents import Latent
 from rssm_ros.world_model.rssm import RSSM, State
 
 Named = dict[str, Tensor]
@@ -22,10 +23,21 @@ def one_hot(index: Tensor, classes: int) -> Tensor:
     return (index.unsqueeze(-1) == torch.arange(classes)).float()
 
 
-def drawn(probs: Tensor, uniform: Tensor) -> tuple[Tensor, Tensor]:
-    """index = sum(u >= cdf[:K-1]): probs [N, S, K], uniform [N, S] -> indices [N, S], one-hot [N, S, K]."""
-    index = (uniform.unsqueeze(-1) >= torch.cumsum(probs, -1)[..., :-1]).to(torch.int32).sum(-1)
-    return index.long(), one_hot(index, probs.shape[-1])
+def opened(latent: Latent, stoch: Tensor) -> Tensor:
+    """A sample as it crosses the border [N, S] -> as the model reads it [N, S, K]."""
+    return stoch.unsqueeze(-1) if latent.width == 1 else one_hot(stoch, latent.width)
+
+
+def drawn(latent: Latent, distribution: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
+    """distribution [N, S, P], noise [N, S] -> sample for the border [N, S], for the model [N, S, K].
+
+    Categorical: index = sum(u >= cdf[:K-1]).
+    """
+    if latent.width == 1:
+        sample = latent.sample(distribution, noise)
+        return sample.squeeze(-1), sample
+    index = (noise.unsqueeze(-1) >= torch.cumsum(distribution, -1)[..., :-1]).to(torch.int32).sum(-1)
+    return index.long(), one_hot(index, latent.width)
 
 
 class Encode(nn.Module):
@@ -41,7 +53,7 @@ class Encode(nn.Module):
 
 
 class Core(nn.Module):
-    """The recurrent core with the weights of its first layers side by side.
+    """The block GRU with the weights of its first layers side by side; a plain GRU as it is.
 
     The same function as `RSSM.predict`, laid out for few rows: no tensor is expanded over the blocks. The
     block linear is split into the part that reads its own block and the part that all blocks share.
@@ -51,6 +63,8 @@ class Core(nn.Module):
         super().__init__()
         self.rssm = rssm
         sizes = rssm.sizes
+        if rssm.plain is not None:
+            return
         own = sizes.deter // sizes.blocks
         weight = rssm.dynamics.weight.detach()  # [G, D/G + 3 hidden, D/G]
         self.own = nn.Parameter(weight[:, :own].contiguous())
@@ -59,8 +73,10 @@ class Core(nn.Module):
         self.bias = nn.Parameter(rssm.dynamics.bias.detach().clone())
 
     def forward(self, deter: Tensor, stoch: Tensor, action: Tensor) -> Tensor:
-        """deter [N, D], one-hot stoch [N, S, K], action [N, A] -> deter' [N, D]."""
+        """deter [N, D], stoch [N, S, K], action [N, A] -> deter' [N, D]."""
         rssm, g = self.rssm, self.rssm.sizes.blocks
+        if rssm.plain is not None:
+            return rssm.core(deter, stoch, rssm.embed_action(action))
         width = self.rssm.sizes.deter // g
         shared = torch.cat(
             [rssm.input_deter(deter), rssm.input_stoch(stoch.flatten(1)), rssm.embed_action(action)], -1
@@ -82,24 +98,26 @@ class Predict(nn.Module):
     def __init__(self, world_model: WorldModel) -> None:
         super().__init__()
         self.world_model = world_model
+        self.latent = world_model.rssm.latent
         self.core = Core(world_model.rssm)
 
     def forward(self, deter: Tensor, stoch: Tensor, action: Tensor, is_first: Tensor, noise: Tensor) -> Named:
         """deter [N, D], stoch [N, S], action [N, A], is_first [N] bool, noise [N, S] -> outputs by name."""
         deter, prior = self.prior(deter, stoch, action, is_first)
-        return {**self.outcome(deter, prior, noise), "prior": prior, "prior_entropy": entropy(prior)}
+        out = self.outcome(deter, prior, noise)
+        return {**out, "prior": prior, "prior_entropy": self.latent.entropy(prior)}
 
     def prior(self, deter: Tensor, stoch: Tensor, action: Tensor, is_first: Tensor) -> tuple[Tensor, Tensor]:
-        """-> deter' [N, D], prior [N, S, K]."""
+        """-> deter' [N, D], prior [N, S, P]."""
         rssm = self.world_model.rssm
-        deter, hot, action = rssm.reset(deter, one_hot(stoch, rssm.sizes.classes), action, is_first)
-        deter = self.core(deter, hot, action)
+        deter, sample, action = rssm.reset(deter, opened(self.latent, stoch), action, is_first)
+        deter = self.core(deter, sample, action)
         return deter, rssm.prior(deter)
 
-    def outcome(self, deter: Tensor, probs: Tensor, noise: Tensor) -> Named:
+    def outcome(self, deter: Tensor, distribution: Tensor, noise: Tensor) -> Named:
         """The sampled state and what the heads say of it."""
-        stoch, hot = drawn(probs, noise)
-        features = torch.cat([deter, hot.flatten(1)], -1)
+        stoch, sample = drawn(self.latent, distribution, noise)
+        features = torch.cat([deter, sample.flatten(1)], -1)
         out = {
             "next_deter": deter,
             "next_stoch": stoch,
@@ -114,13 +132,16 @@ class Predict(nn.Module):
 class Filter(Predict):
     """Predict and correct. Tokens and presence [1] are shared by all particles.
 
-    The posterior's first layer is linear in [deter, tokens of each modality, absence flags], so each
-    modality adds its own product, or, where absent, one constant vector.
+    The concat posterior's first layer is linear in [deter, tokens of each modality, absence flags], so each
+    modality adds its own product, or, where absent, one constant vector. The product posterior is as it is.
     """
 
     def __init__(self, world_model: WorldModel) -> None:
         super().__init__(world_model)
         rssm = world_model.rssm
+        self.names = list(rssm.tokens)
+        if rssm.product is not None:
+            return
         linear, sizes = rssm.posterior_layer.linear, [rssm.sizes.deter, *rssm.tokens.values()]
         of_deter, *of_tokens, flags = torch.split(linear.weight.detach(), [*sizes, len(rssm.tokens)], 1)
         self.of_deter = nn.Parameter(of_deter.T.contiguous())
@@ -135,32 +156,32 @@ class Filter(Predict):
         self, deter: Tensor, stoch: Tensor, action: Tensor, is_first: Tensor, noise: Tensor, *seen: Tensor
     ) -> Named:
         """As `Predict`, then tokens [1, E_m] and presence [1] bool per modality, in the model's order."""
-        names = list(self.of_tokens)
-        tokens, presence = dict(zip(names, seen[0::2])), dict(zip(names, seen[1::2]))
+        tokens, presence = dict(zip(self.names, seen[0::2])), dict(zip(self.names, seen[1::2]))
         deter, prior = self.prior(deter, stoch, action, is_first)
         posterior = self.posterior(deter, prior, tokens, presence)
         return {
             **self.outcome(deter, posterior, noise),
             "prior": prior,
-            "prior_entropy": entropy(prior),
+            "prior_entropy": self.latent.entropy(prior),
             "posterior": posterior,
-            "surprise": categorical_kl(posterior, prior),
-            "posterior_entropy": entropy(posterior),
+            "surprise": self.latent.kl(posterior, prior),
+            "posterior_entropy": self.latent.entropy(posterior),
         }
 
     def posterior(
         self, deter: Tensor, prior: Tensor, tokens: Mapping[str, Tensor], presence: Mapping[str, Tensor]
     ) -> Tensor:
-        """Posterior probabilities [N, S, K]; the prior, exactly, where nothing is present."""
+        """Posterior [N, S, P]; the prior, exactly, where nothing is present."""
         rssm = self.world_model.rssm
+        anything = torch.stack([presence[name] for name in self.names]).any(0)[:, None, None]
+        if rssm.product is not None:
+            return torch.where(anything, rssm.posterior(deter, prior, rssm.evidence(tokens, presence)), prior)
         evidence = self.bias.unsqueeze(0)
         for name, weight in self.of_tokens.items():
             here = presence[name].unsqueeze(-1)
             evidence = evidence + torch.where(here, tokens[name] @ weight, self.of_absence[name])
         hidden = rssm.posterior_layer.norm(deter @ self.of_deter + evidence)
-        logits = rssm.posterior_logits(hidden).unflatten(-1, (rssm.sizes.stoch, rssm.sizes.classes))
-        anything = torch.stack(list(presence.values())).any(0)
-        return torch.where(anything[:, None, None], mixed(logits, rssm.sizes.unimix), prior)
+        return torch.where(anything, self.latent.distribution(rssm.posterior_logits(hidden)), prior)
 
 
 class Rollout(Predict):
@@ -176,11 +197,11 @@ class Rollout(Predict):
 
         returns = r_1 + c_1 r_2 + c_1 c_2 r_3 ... over H ticks; values = c_1 ... c_H v(last state).
         """
-        rssm, hot, features = self.world_model.rssm, one_hot(stoch, self.world_model.sizes.classes), []
+        rssm, sample, features = self.world_model.rssm, opened(self.latent, stoch), []
         for tick in range(self.horizon):
-            deter = self.core(deter, hot, actions[:, tick])
-            _, hot = drawn(rssm.prior(deter), noise[:, tick])
-            features.append(torch.cat([deter, hot.flatten(1)], -1))
+            deter = self.core(deter, sample, actions[:, tick])
+            _, sample = drawn(self.latent, rssm.prior(deter), noise[:, tick])
+            features.append(torch.cat([deter, sample.flatten(1)], -1))
         flat = torch.stack(features, 1).flatten(
             0, 1
         )  # [N H, F]: a matrix, so that the heads' weights stay shared
@@ -205,11 +226,11 @@ class Act(nn.Module):
 
     def __init__(self, world_model: WorldModel, actor: Actor) -> None:
         super().__init__()
-        self.classes, self.actor = world_model.sizes.classes, actor
+        self.latent, self.actor = world_model.rssm.latent, actor
 
     def forward(self, deter: Tensor, stoch: Tensor) -> Named:
         """deter [N, D], stoch [N, S] -> mean, std [N, A]."""
-        mean, std = self.actor(State(deter, one_hot(stoch, self.classes)).features)
+        mean, std = self.actor(State(deter, opened(self.latent, stoch)).features)
         return {"mean": mean, "std": std}
 
 
@@ -222,5 +243,5 @@ class Decode(nn.Module):
 
     def forward(self, deter: Tensor, stoch: Tensor) -> Named:
         """deter [N, D], stoch [N, S] -> {image: [N, H, W, C] in 0..1}."""
-        state = State(deter, one_hot(stoch, self.world_model.sizes.classes))
+        state = State(deter, opened(self.world_model.rssm.latent, stoch))
         return self.world_model.decode(state.features)

@@ -36,8 +36,9 @@ def records_of(belief: Belief, contract: Contract, threshold: float = math.nan) 
     return records
 
 
-def belief_of(records: Records, stamp_ns: int, contract: Contract) -> Belief:
-    """The inverse of records_of. Raises MessageError `shape` where they are of another contract."""
+def belief_of(records: Records, stamp_ns: int, contract: Contract, kind: str = "categorical") -> Belief:
+    """The inverse of records_of, for a latent of this kind. Raises MessageError `shape` where they are of
+    another contract."""
     names = [spec.name for spec in contract.observations]
     known = set(records.dtype.names or ())
     needed = {"deter", "stoch", *(f"mean_{target.name}" for target in contract.targets)}
@@ -50,7 +51,9 @@ def belief_of(records: Records, stamp_ns: int, contract: Contract) -> Belief:
         tick=tick_of(stamp_ns, contract.rate),
         stamp_ns=stamp_ns,
         deter=np.ascontiguousarray(records["deter"]),
-        stoch=records["stoch"].astype(np.int64),
+        stoch=np.ascontiguousarray(records["stoch"])
+        if kind == "gaussian"
+        else records["stoch"].astype(np.int64),
         surprise=float(head["surprise"]),
         prior_entropy=float(head["prior_entropy"]),
         posterior_entropy=float(head["posterior_entropy"]),

@@ -96,7 +96,7 @@ class PlannerNode(ManagedNode):
         received, message, self._waiting = time.monotonic(), self._waiting, None
         try:
             stamp = messages.stamp_ns(message.header.stamp)
-            belief = belief_of(messages.read_belief(message), stamp, self.contract)
+            belief = belief_of(messages.read_belief(message), stamp, self.contract, self.session.latent.kind)
         except messages.MessageError as error:
             self.get_logger().error(str(error), throttle_duration_sec=5.0)
             return
@@ -148,15 +148,17 @@ class PlannerNode(ManagedNode):
         assert self._target is not None and self._motion is not None
         rows = slice(int(self.value("imagine_particles")))
         state = State(belief.deter[rows], belief.stoch[rows])
-        particles, groups = state.stoch.shape
+        particles = len(state.stoch)
         actions: Iterator[Any] = iter(plan.actions)
         means, commands = [], []
         for ahead in range(self.horizon):
             action = next(actions, None)
             if action is None:
                 action = self.session.act(state).mean(axis=0)
-            uniforms = noise.uniforms(int(self.value("seed")), belief.tick + 1 + ahead, particles, groups)
-            step = self.session.predict(state, action, False, uniforms)
+            drawn = noise.draw(
+                self.session.latent, int(self.value("seed")), belief.tick + 1 + ahead, particles
+            )
+            step = self.session.predict(state, action, False, drawn)
             state = step.state
             means.append(step.targets[self._target.name].point())
             commands.append(self.limits.scale(action))

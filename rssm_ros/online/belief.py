@@ -38,7 +38,7 @@ class Belief:
     tick: int
     stamp_ns: int  # t_k
     deter: Floats  # [N, D]
-    stoch: Indices  # [N, S] class indices
+    stoch: Indices | Floats  # [N, S] class indices, or a Gaussian latent's numbers
     surprise: float  # nats, mean over particles; NaN where nothing was seen
     prior_entropy: float  # nats, mean over particles
     posterior_entropy: float

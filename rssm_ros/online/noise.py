@@ -7,6 +7,8 @@ so it sees the same noise for every number of particles, in every replay and on 
 import numpy as np
 import numpy.typing as npt
 
+from rssm_ros.bundle import Latent
+
 Words = npt.NDArray[np.uint64]
 Uniforms = npt.NDArray[np.float32]
 _LANES = 4  # words per counter value
@@ -21,7 +23,23 @@ def words(seed: int, tick: int, particles: int, count: int) -> Words:
     return raw.reshape(particles, stride)[:, :count]
 
 
+def draw(latent: Latent, seed: int, tick: int, particles: int) -> Uniforms:
+    """Noise for one tick, [particles, S]: uniforms, or standard normals for a Gaussian latent."""
+    made = normals if latent.kind == "gaussian" else uniforms
+    return made(seed, tick, particles, latent.stoch)
+
+
 def uniforms(seed: int, tick: int, particles: int, groups: int) -> Uniforms:
     """One uniform in [0, 1) per particle and group, [particles, groups]: the upper 24 bits of each word."""
     upper = words(seed, tick, particles, groups) >> np.uint64(40)
     return upper.astype(np.float32) * np.float32(2.0**-24)
+
+
+def normals(seed: int, tick: int, particles: int, groups: int) -> Uniforms:
+    """One standard normal per particle and group, [particles, groups] (Box-Muller on two words each).
+
+    The first uniform is in (0, 1], so that its logarithm is finite.
+    """
+    raw = (words(seed, tick, particles, 2 * groups) >> np.uint64(11)).astype(np.float64) * 2.0**-53
+    radius = np.sqrt(-2.0 * np.log1p(-raw[:, :groups]))
+    return (radius * np.cos(2.0 * np.pi * raw[:, groups:])).astype(np.float32)

@@ -206,9 +206,12 @@ class CemPlanner:
         """Pessimistic values and the spread between particles, [C] each; all candidates share their noise."""
         count, particles = len(plans), len(state.deter)
         horizon, groups = plans.shape[1], state.stoch.shape[1]
-        draws = noise.uniforms(self._seed + 1, tick, particles, horizon * groups)
+        # A Gaussian latent's samples are numbers, a categorical one's class indices.
+        made = noise.normals if state.stoch.dtype.kind == "f" else noise.uniforms
+        draws = made(self._seed + 1, tick, particles, horizon * groups)
         draws = np.tile(draws.reshape(particles, horizon, groups), (count, 1, 1))
-        repeated = State(np.tile(state.deter, (count, 1)), np.tile(state.stoch, (count, 1)))
+        rows = np.tile(np.arange(particles), count)
+        repeated = State(state.deter[rows], state.stoch[rows])
         imagined = self._session.rollout(repeated, np.repeat(plans, particles, axis=0), draws)
         values = (imagined.returns + imagined.values).reshape(count, particles)
         spread = values.std(axis=1)

@@ -103,7 +103,7 @@ class Session:
         return {**feeds, "action": np.ascontiguousarray(rows), "is_first": is_first}
 
     def _step(self, out: Mapping[str, Array]) -> Step:
-        stoch: Indices = out["next_stoch"]
+        stoch: Indices | Floats = out["next_stoch"]
         return Step(
             state=State(out["next_deter"], stoch),
             prior=out["prior"],

@@ -21,7 +21,10 @@ class Described(Protocol):
 def signatures(bundle: Bundle) -> dict[str, tuple[list[Tensor], list[Tensor]]]:
     """file -> (inputs, outputs), for every graph a bundle must hold."""
     latent = bundle.latent
-    state: list[Tensor] = [("deter", F32, (None, latent.deter)), ("stoch", I64, (None, latent.stoch))]
+    state: list[Tensor] = [
+        ("deter", F32, (None, latent.deter)),
+        ("stoch", _sample(latent), (None, latent.stoch)),
+    ]
     noise: list[Tensor] = [("noise", F32, (None, latent.stoch))]
     driven = [*state, ("action", F32, (None, latent.action)), ("is_first", BOOL, (None,)), *noise]
     prior, posterior = _outcome(latent, False), _outcome(latent, True)
@@ -44,11 +47,15 @@ def signatures(bundle: Bundle) -> dict[str, tuple[list[Tensor], list[Tensor]]]:
     return table
 
 
+def _sample(latent: Latent) -> str:
+    return F32 if latent.kind == "gaussian" else I64
+
+
 def _outcome(latent: Latent, corrected: bool) -> list[Tensor]:
-    probs = (None, latent.stoch, latent.classes)
+    probs = (None, latent.stoch, latent.parameters)
     outputs: list[Tensor] = [
         ("next_deter", F32, (None, latent.deter)),
-        ("next_stoch", I64, (None, latent.stoch)),
+        ("next_stoch", _sample(latent), (None, latent.stoch)),
         ("prior", F32, probs),
         ("prior_entropy", F32, (None,)),
         ("reward", F32, (None,)),

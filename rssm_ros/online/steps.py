@@ -18,17 +18,16 @@ Array = npt.NDArray[Any]
 
 
 class State(NamedTuple):
-    """What the recursion carries: deter [N, D] float32, stoch [N, S] class indices."""
+    """What the recursion carries: deter [N, D] float32, stoch [N, S] class indices or a normal's numbers."""
 
     deter: Floats
-    stoch: Indices
+    stoch: Indices | Floats
 
 
 def initial_state(latent: Latent, particles: int) -> State:
     """The state before anything was seen. Every use of it is a first step, which ignores its values."""
-    return State(
-        np.zeros((particles, latent.deter), np.float32), np.zeros((particles, latent.stoch), np.int64)
-    )
+    kind: type[np.generic] = np.float32 if latent.kind == "gaussian" else np.int64
+    return State(np.zeros((particles, latent.deter), np.float32), np.zeros((particles, latent.stoch), kind))
 
 
 @dataclass(frozen=True)
@@ -73,7 +72,7 @@ class Steps(Protocol):
     def step(
         self, state: State, action: Floats, tokens: Mapping[str, Floats], first: bool, noise: Floats
     ) -> Step:
-        """Predict with action [A] (normalised), correct with the tokens given; noise [N, S] uniforms."""
+        """Predict with action [A] (normalised), correct with the tokens given; noise [N, S]."""
 
     def predict(self, state: State, action: Floats, first: bool, noise: Floats) -> Step:
         """The prior half of `step`: what it gives, exactly, when nothing was seen."""

@@ -1,6 +1,7 @@
 """Real messages, with the field checks on that the wheels leave off."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -89,6 +90,16 @@ def test_a_belief_arrives_as_it_was() -> None:
     assert records["surprise_threshold"][0] == 3.5 and math.isnan(
         records_of(sent, CONTRACT)["surprise_threshold"][0]
     )
+
+
+def test_a_gaussian_belief_keeps_its_numbers() -> None:
+    """They were cast to class indices: the planner saw another state than the filter's."""
+    numbers = np.random.default_rng(0).normal(size=belief().stoch.shape).astype(np.float32)
+    sent = replace(belief(), stoch=numbers)
+    cloud = PointCloud2()
+    messages.fill_belief(cloud, PointField, records_of(sent, CONTRACT))
+    got = belief_of(messages.read_belief(through_the_wire(cloud)), sent.stamp_ns, CONTRACT, "gaussian")
+    np.testing.assert_array_equal(got.stoch, sent.stoch)
 
 
 def test_a_belief_of_another_contract_is_refused() -> None:

@@ -2,7 +2,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rssm_ros.online.noise import uniforms, words
+from rssm_ros.online.noise import normals, uniforms, words
 
 SEEDS, TICKS = st.integers(-(2**70), 2**70), st.integers(0, 2**40)
 
@@ -37,3 +37,12 @@ def test_uniforms_are_uniform():
     assert abs(draws.mean() - 0.5) < 0.005 and abs(draws.var() - 1 / 12) < 0.002
     counts = np.histogram(draws, 20, (0, 1))[0]
     assert abs(counts / counts.mean() - 1).max() < 0.06
+
+
+def test_normals_are_normal_and_keyed_like_uniforms():
+    draws = np.concatenate([normals(1, tick, 32, 32).ravel() for tick in range(50)])
+    assert draws.dtype == np.float32 and np.isfinite(draws).all()
+    assert abs(draws.mean()) < 0.01 and abs(draws.std() - 1) < 0.01
+    assert abs((np.abs(draws) < 1.96).mean() - 0.95) < 0.005
+    np.testing.assert_array_equal(normals(3, 4, 2, 7), normals(3, 4, 9, 7)[:2])
+    assert (normals(3, 4, 2, 7) != normals(3, 5, 2, 7)).any()
