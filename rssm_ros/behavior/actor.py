@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from rssm_ros.world_model.layers import MLP, Linear
+from rssm_ros.world_model.layers import MLP, Linear, wide
 from rssm_ros.world_model.sizes import Sizes
 
 LOW_STD, HIGH_STD = 0.1, 1.0
@@ -26,8 +26,8 @@ class Actor(nn.Module):
     def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
         """[..., F] -> mean [..., A] in [-1, 1], std [..., A] in [0.1, 1]."""
         x = self.mlp(features)
-        mean = torch.tanh(self.mean(x).float())
-        std = (HIGH_STD - LOW_STD) * torch.sigmoid(self.std(x).float() + 2.0) + LOW_STD
+        mean = torch.tanh(wide(self.mean(x)))
+        std = (HIGH_STD - LOW_STD) * torch.sigmoid(wide(self.std(x)) + 2.0) + LOW_STD
         return mean, std
 
 

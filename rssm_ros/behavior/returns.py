@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from rssm_ros.world_model.layers import wide
+
 
 def lambda_returns(
     reward: Tensor, continue_: Tensor, value: Tensor, lam: float = 0.95, last: Tensor | None = None
@@ -26,24 +28,26 @@ def lambda_returns(
 
 
 class ReturnRange(nn.Module):
-    """Moving P95 - P5 of returns (EMA 0.01, bias-corrected); never shrinks advantages below their raw
-    scale."""
+    """Moving P95 - P5 of returns: the divisor of advantages, which never get louder than their raw scale.
+
+    As DreamerV3's: EMA 0.01 from zero, *not* bias-corrected, so that the first few batches, whose returns an
+    untrained critic makes up, divide by 1.
+    """
 
     low: Tensor
     high: Tensor
-    weight: Tensor
 
     def __init__(self, rate: float = 0.01) -> None:
         super().__init__()
         self.rate = rate
-        for name in ("low", "high", "weight"):
+        for name in ("low", "high"):
             self.register_buffer(name, torch.zeros(()))
 
     @torch.no_grad()
     def update(self, returns: Tensor) -> Tensor:
-        """Take in a batch of returns; the divisor max(1, P95 - P5) as a scalar tensor."""
-        ends = torch.quantile(returns.flatten().float(), returns.new_tensor([0.05, 0.95]))
+        """Take in a batch of returns [...]; the divisor max(1, P95 - P5) as a scalar tensor."""
+        flat = wide(returns).flatten()
+        ends = torch.quantile(flat, flat.new_tensor([0.05, 0.95])).to(self.low.dtype)
         self.low.lerp_(ends[0], self.rate)
         self.high.lerp_(ends[1], self.rate)
-        self.weight.lerp_(torch.ones_like(self.weight), self.rate)
-        return ((self.high - self.low) / self.weight).clamp(min=1.0)
+        return (self.high - self.low).clamp(min=1.0)
