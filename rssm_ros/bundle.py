@@ -61,6 +61,7 @@ class Bundle:
     dataset: dict[str, Any] = field(default_factory=dict)  # name, hash, ticks
     training: dict[str, Any] = field(default_factory=dict)  # commit, steps, hours, command, model sizes
     thresholds: dict[str, dict[str, float]] = field(default_factory=dict)  # "surprise": pattern -> nats
+    calibration: dict[str, Any] = field(default_factory=dict)  # "regions": target -> map; "data": its hash
     scores: dict[str, Any] = field(default_factory=dict)
     versions: dict[str, str] = field(default_factory=dict)
     folder: Path = Path()
@@ -84,6 +85,7 @@ _PLAIN = (
     "dataset",
     "training",
     "thresholds",
+    "calibration",
     "scores",
     "versions",
 )
@@ -163,6 +165,7 @@ def _from_dict(data: Any, path: Path, sha256: str) -> Bundle:
     try:
         contract = Contract.from_dict(data["contract"], f"{path}: contract")
         latent = Latent(**data["latent"])
+        data = {"calibration": {}, **data}  # bundles of before `rssm calibrate` have none
         plain: Mapping[str, Any] = {name: data[name] for name in _PLAIN}
     except (KeyError, TypeError) as error:
         raise BundleError(f"{path}: misses or misspells {error}; export the bundle again") from error

@@ -147,8 +147,10 @@ class WorldModel(nn.Module):
                 deter, stoch, _ = rssm.reset(deter, stoch, deter, first[:, t])
             deter = rssm.core(deter, stoch, embedded[t])
             prior = None
-            if rssm.needs_prior or blanks[t]:
-                with torch.no_grad():  # gradients reach the prior through the batched one below
+            if blanks[t]:
+                prior = rssm.prior(deter)
+            elif rssm.needs_prior:
+                with torch.no_grad():  # the update takes it as given; the batched one below gets its gradients
                     prior = rssm.prior(deter)
             posterior = rssm.posterior(deter, prior, seen[t])
             if prior is not None and blanks[t]:

@@ -171,3 +171,11 @@ def test_representation_losses_teach_both_sides(kind):
     features, tokens = torch.randn(64, 12, requires_grad=True), torch.randn(64, 6, requires_grad=True)
     module(features, tokens, torch.ones(64, dtype=torch.bool)).backward()
     assert features.grad.abs().sum() > 0 and tokens.grad.abs().sum() > 0
+
+
+def test_a_sample_at_a_blank_tick_still_teaches_the_prior(model):
+    """Taking the looped prior without its gradient cut what comes later off from it."""
+    gap = slice(2, 4)
+    beliefs = filtered(model, present(model, camera=gap, odom=gap, joints=gap))
+    (gradient,) = torch.autograd.grad(beliefs.stoch[:, 3].square().sum(), model.rssm.prior_logits.weight)
+    assert gradient.abs().sum() > 0
