@@ -19,7 +19,7 @@ from rssm_ros.behavior.actor import entropy as normal_entropy
 from rssm_ros.behavior.actor import log_probability
 from rssm_ros.behavior.port import actor_from_dreamerv3, critic_from_dreamerv3
 from rssm_ros.training.optimizer import Optimizer
-from rssm_ros.world_model import Sizes, State, WorldModel, losses
+from rssm_ros.world_model import RSSM, Sizes, State, WorldModel, losses
 from rssm_ros.world_model.categorical import entropy, mixed
 from rssm_ros.world_model.port import Observations, Vector, from_dreamerv3
 
@@ -59,15 +59,14 @@ class Compared:
 
 
 @contextmanager
-def captured(model: WorldModel) -> Iterator[dict[str, list[Tensor]]]:
+def captured_logits(rssm: RSSM) -> Iterator[dict[str, list[Tensor]]]:
     """The logits [..., S, K] that prior and posterior layers put out while the public interface runs."""
     logits: dict[str, list[Tensor]] = {"prior": [], "posterior": []}
 
     def keep(name: str) -> Callable[[torch.nn.Module, object, Tensor], None]:
-        groups = (model.sizes.stoch, model.sizes.classes)
+        groups = (rssm.sizes.stoch, rssm.sizes.classes)
         return lambda _module, _inputs, output: logits[name].append(output.unflatten(-1, groups))
 
-    rssm = model.rssm
     hooks = [
         rssm.prior_logits.register_forward_hook(keep("prior")),
         rssm.posterior_logits.register_forward_hook(keep("posterior")),
@@ -93,7 +92,7 @@ def recorded(golden: Golden) -> list[Compared]:
 
 def _core(golden: Golden, model: WorldModel) -> list[Compared]:
     never = torch.zeros(3, dtype=torch.bool)
-    with captured(model) as logits:
+    with captured_logits(model.rssm) as logits:
         deter, prior = model.rssm.predict(
             golden["in/deter"], golden["in/stoch"], golden["in/action"][:, 0], never
         )
@@ -125,7 +124,7 @@ def _forced(golden: Golden, model: WorldModel) -> list[Compared]:
     tokens, here = _seen(golden, (3,))
     action = golden["in/action"]
     ticks: dict[str, list[Tensor]] = {name: [] for name in ("deter", "prior", "posterior")}
-    with captured(model) as logits:
+    with captured_logits(model.rssm) as logits:
         state = State(golden["in/deter"], golden["in/stoch"])
         # obs1 is tick 1, which has no reset, straight from the given state; the sequence resets at [:, 0] and
         # at [1, 2].
@@ -317,7 +316,7 @@ def other_size(case: str, rows: int = 3) -> list[Compared]:
     here = {name: torch.ones(rows, dtype=torch.bool) for name in raw}
     tokens = {name: model.encode(name, value) for name, value in raw.items()}
     state = State(torch.from_numpy(given["deter"]), torch.from_numpy(given["stoch"]))
-    with captured(model) as logits:
+    with captured_logits(model.rssm) as logits:
         action = torch.from_numpy(given["action"])
         deter, prior = model.rssm.predict(*state, action, torch.zeros(rows, dtype=torch.bool))
         posterior = model.rssm.correct(deter, prior, tokens, here)
