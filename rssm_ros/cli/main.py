@@ -17,6 +17,7 @@ COMMANDS = {
     "collect": "record episodes of a simulated robot for training",
     "train": "train world model and actor, resumably",
     "export": "turn a checkpoint into a bundle",
+    "calibrate": "thresholds and regions of a bundle from held-out data",
     "verify": "prove that a bundle computes here what it computed where it was made",
     "evaluate-policy": "sorted packages of a bundle beside expert, memoryless and random",
     "scene": "measure the sorting cell: is memory what makes the difference?",

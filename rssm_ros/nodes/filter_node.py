@@ -32,6 +32,7 @@ class FilterNode(ManagedNode):
     parameters = (
         Parameter("bundle", "", "folder of the exported model"),
         Parameter("particles", 8, "equally weighted noise streams", 1, 1024),
+        Parameter("deterministic", False, "one particle, the mode instead of a draw; no covariance"),
         Parameter("seed", 0, "of the filter's noise", 0, 2**31 - 1),
         Parameter("threads", 1, "of the inference runtime", 1, 64),
         Parameter("best_effort", False, "listen to observations as best effort"),
@@ -51,7 +52,9 @@ class FilterNode(ManagedNode):
     def set_up(self) -> None:
         """Bundle (proven on this machine), filter, topics, services."""
         self.session, self.contract = load_model(self)
-        self.filter = Filter(self.session, self.contract, self.value("particles"), self.value("seed"))
+        mode = self.value("deterministic")
+        particles = 1 if mode else self.value("particles")
+        self.filter = Filter(self.session, self.contract, particles, self.value("seed"), mode)
         self._specs = {spec.name: spec for spec in self.contract.observations}
         publisher = self.create_lifecycle_publisher
         self._belief = publisher(PointCloud2, "~/belief", COMMANDS)

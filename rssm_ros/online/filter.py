@@ -236,7 +236,8 @@ class Filter:
         before = memory.snapshots.get(tick - 1)
         while tick <= due:
             tick = self._after_silence(tick, before)
-            self.counters["replayed"] += memory.computed is not None and tick <= memory.computed
+            if memory.computed is not None and tick <= memory.computed:
+                self.counters["replayed"] += 1
             before = memory.snapshots[tick] = self._tick(tick, before)
             tick += 1
         memory.computed, memory.dirty = due, None
@@ -280,7 +281,7 @@ class Filter:
             return self.session.predict(state, action, first, value)
 
         drawn = with_noise(self._uniforms(tick))
-        return at_mode(drawn, with_noise) if self.deterministic else drawn
+        return at_mode(self.session.latent, drawn, with_noise) if self.deterministic else drawn
 
     def _action_into(self, tick: int) -> tuple[Floats, bool]:
         """The normalised action over [tick - 1, tick), [A], and whether it was really applied."""
@@ -355,6 +356,7 @@ class Filter:
         header = unpack(data, saved._memory, self._identity())
         self._memory, self._early = saved._memory, []
         self.seed, self.epoch, self._final = int(header["seed"]), int(header["epoch"]), int(header["final"])
+        self.revised()  # now, not in the first tick
         self.counters = Counter(header["counters"])
 
     def _identity(self) -> dict[str, Any]:

@@ -22,6 +22,7 @@ import numpy.typing as npt
 from rssm_ros.contract import Contract
 from rssm_ros.online.grid import SECOND
 from rssm_ros.online.limits import Limits, Vector
+from rssm_ros.online.surprise import surprised_for
 
 RUN, SLOW, HOLD, STOP, ESTOP = "run", "slow", "hold", "stop", "estop"
 MODES = (RUN, SLOW, HOLD, STOP, ESTOP)  # in order of severity
@@ -159,8 +160,7 @@ class Gate:
         self._health.belief, self._health.lost = now, lost
         old = (name for name, age in (ages or {}).items() if age < 0 or age > self._stale_ticks[name])
         self._health.unseen = next(old, "")
-        if math.isfinite(surprise) and not math.isnan(threshold):
-            self._health.surprised = self._health.surprised + 1 if surprise > threshold else 0
+        self._health.surprised = surprised_for(self._health.surprised, surprise, threshold)
 
     def estop(self, now: float) -> Decision:
         """Latches the emergency stop and returns the safe command, to be sent at once."""
