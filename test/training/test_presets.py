@@ -1,0 +1,121 @@
+"""Every generation's model learns something of the moving dot in 200 updates."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from rssm_ros.contract import find_contract
+from rssm_ros.training.collect_dot import plan_blocks, record
+from rssm_ros.training.learner import Learner
+from rssm_ros.training.machine import prepare
+from rssm_ros.training.optimizer import Optimizer
+from rssm_ros.training.options import options
+from rssm_ros.training.replay import Replay, open_storage
+from rssm_ros.world_model import Signals, preset
+
+CONTRACT = find_contract("dot")
+SIGNALS = Signals.from_contract(CONTRACT)
+UPDATES, ENDS = 200, 20
+# What a CI machine has the time for; the larger sizes are the same code with other numbers (test_port builds
+# them all). Their convolutions here are strided, 32 x 32 pixels leave 2 x 2.
+CASES = ["debug", "dot", "planet", "dreamer_v1", "dreamer_v2", "size1m"]
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("dot")
+    (plan,) = plan_blocks(3000, "hard", 5000)
+    np.savez(folder / plan.filename, **record(plan))
+    return folder
+
+
+def losses(data: Path, name: str, **changes: object) -> tuple[Learner, dict[str, list[float]]]:
+    """Every loss term of a short run at a small batch; the rate is high, the warm-up short."""
+    prepare(1)
+    torch.manual_seed(0)
+    small = {"batch": 4, "length": 12, "chunks": 2, "conv": "strided", "particles": 1, "autocast": False}
+    chosen = replace(options(name), **{**small, **changes})
+    # The RSSM in full size; thin convolutions and heads, which are not what the presets differ in.
+    sizes = replace(chosen.sizes(), depth=4, multipliers=(2, 3, 4), units=32)
+    learner = Learner(SIGNALS, sizes, chosen)
+    replay = Replay([open_storage(data, SIGNALS)], 4, 12, 2, seed=0)
+    named = learner.trained()
+    optimizer, found, state = Optimizer(named), {}, None
+    for step in range(UPDATES):
+        noise = torch.Generator().manual_seed(step)
+        update = learner(replay.batch(step), state, noise, imagine=False)
+        gradients = torch.autograd.grad(update.loss, [p for _, p in named], allow_unused=True)
+        optimizer.step(gradients, 5e-4 * min(1.0, (step + 1) / 20))
+        state = update.last
+        for term, value in update.terms.items():
+            found.setdefault(term, []).append(float(value))
+    return learner, found
+
+
+def fell(values: list[float]) -> bool:
+    return np.mean(values[-ENDS:]) < 0.8 * np.mean(values[:ENDS])
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("name", CASES)
+def test_two_hundred_updates_lower_the_loss(data, name):
+    _, found = losses(data, name)
+    assert all(np.isfinite(values).all() for values in found.values())
+    assert fell(found["image_camera"]) and np.mean(found["loss"][-ENDS:]) < np.mean(found["loss"][:ENDS])
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("latent", ["categorical", "gaussian"])
+def test_the_product_posterior_learns_too(data, latent):
+    _, found = losses(data, "debug", posterior="product", latent=latent, free_nats=0.0)
+    assert fell(found["image_camera"])
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("kind", ["barlow", "infonce"])
+def test_without_a_decoder_the_representation_is_what_falls(data, kind):
+    scales = replace(
+        options("debug").scales, representation=1.0, target=0.0, target_prior=0.0, perception=0.0
+    )
+    learner, found = losses(data, "debug", representation=kind, scales=scales)
+    assert np.mean(found[f"{kind}_camera"][-ENDS:]) < 0.9 * np.mean(found[f"{kind}_camera"][:ENDS])
+    assert "camera" in learner.representation
+
+
+def test_each_generation_has_its_own_divergence():
+    """DREAMERV3.md's table: free nats of the tick or of the mean, and the balance, as the weights of dyn and rep."""
+    facts = {
+        name: (o.free_nats, o.free_nats_of, o.scales.dyn, o.scales.rep)
+        for name, o in ((name, options(name)) for name in ("planet", "dreamer_v1", "dreamer_v2", "size12m"))
+    }
+    assert facts == {
+        "planet": (3.0, "tick", 1.0, 1.0),
+        "dreamer_v1": (3.0, "batch", 1.0, 1.0),
+        "dreamer_v2": (0.0, "tick", 0.8, 0.2),
+        "size12m": (1.0, "tick", 1.0, 0.1),
+    }
+    kinds = {name: (preset(name).latent, preset(name).blocks) for name in facts}
+    assert kinds["planet"] == kinds["dreamer_v1"] == ("gaussian", 0)
+    assert kinds["dreamer_v2"] == ("categorical", 0) and kinds["size12m"] == ("categorical", 8)
+
+
+def test_free_nats_of_the_batch_let_single_ticks_below_them(data):
+    """(0.2, 2.6) of 1.4 on average: DreamerV1 clamps the mean at 3, PlaNet every tick."""
+    for of, expected in (("tick", (1.0 + 2.6) / 2), ("batch", (0.2 + 2.6) / 2)):
+        learner = Learner(SIGNALS, preset("debug"), replace(options("debug"), free_nats=1.0, free_nats_of=of))
+        terms: dict[str, torch.Tensor] = {}
+        prior = torch.full((1, 2, 1, 2), 0.5)
+        # Of one group of two classes: KL(q || p) = log 2 - H(q), so scale the groups up until it fits.
+        kls = torch.tensor([[0.2, 2.6]])
+        learner.world_model.rssm.latent.kl = lambda left, right, kls=kls: kls  # type: ignore[method-assign]
+        learner.world_model.rssm.latent.entropy = lambda left: left.sum((-1, -2))  # type: ignore[method-assign]
+        beliefs = type("Beliefs", (), {"posterior": prior, "prior": prior})()
+        add = lambda name, scale, value: terms.__setitem__(name, value)  # noqa: E731
+        learner._dynamics(beliefs, torch.ones(1, 2, dtype=torch.bool), add, {})
+        assert float(terms["dyn"]) == pytest.approx(expected, abs=1e-6)
