@@ -20,12 +20,11 @@ from rssm_ros.behavior.actor import log_probability
 from rssm_ros.behavior.port import actor_from_dreamerv3, critic_from_dreamerv3
 from rssm_ros.training.optimizer import Optimizer
 from rssm_ros.world_model import RSSM, Sizes, State, WorldModel, losses
-from rssm_ros.world_model.categorical import entropy, mixed
+from rssm_ros.world_model.categorical import entropy
 from rssm_ros.world_model.port import Observations, Vector, from_dreamerv3
 
 from . import golden as record
-from .reference import Network, Reference, random_parameters
-from .reference import mixed as reference_mixed
+from .reference import Network, Reference, mixed, random_parameters
 
 Golden = dict[str, Tensor]
 TIGHT, LOOSE, STEP = 1e-6, 1e-5, 1e-4
@@ -56,6 +55,11 @@ class Compared:
         if self.unit == "each":
             return float(torch.where(off == 0, 0.0, off / theirs.abs()).max())
         return float(off.max()) / (record.RATE if self.unit == "rate" else float(theirs.abs().max()))
+
+
+def mixed_of(logits: Tensor) -> Tensor:
+    """The official distribution: the reference's unimix, not the package's."""
+    return torch.from_numpy(mixed(logits.double().numpy()))
 
 
 @contextmanager
@@ -101,7 +105,7 @@ def _core(golden: Golden, model: WorldModel) -> list[Compared]:
         Compared("out/core_deter", "predict", deter, golden["out/core_deter"], TIGHT),
         Compared("out/core_prior_logit", "predict, logits", logits["prior"][0], theirs, TIGHT),
     ]
-    probs = mixed(theirs, record.UNIMIX)
+    probs = mixed_of(theirs)
     return [*found, Compared("out/core_prior_logit", "predict, mixed probabilities", prior, probs, TIGHT)]
 
 
@@ -146,7 +150,7 @@ def _forced(golden: Golden, model: WorldModel) -> list[Compared]:
         Compared("out/obs_deter", "tick by tick", ours["deter"], golden["out/obs_deter"], TIGHT),
     ]
     for name, key in (("prior", "out/obs_prior"), ("posterior", "out/obs_logit")):
-        probs = mixed(golden[key], record.UNIMIX)
+        probs = mixed_of(golden[key])
         found.append(Compared(key, "tick by tick, logits", said[name], golden[key], TIGHT))
         found.append(Compared(key, "tick by tick, mixed probabilities", ours[name], probs, TIGHT))
     return found
@@ -159,12 +163,12 @@ def _observed(golden: Golden, model: WorldModel) -> list[Compared]:
     """
     raw = {name: golden[f"in/{name}"] for name in ("odom", "image")}
     here = {name: torch.ones(3, 5, dtype=torch.bool) for name in raw}
-    probs, drawn = mixed(golden["out/obs_logit"], record.UNIMIX), golden["out/obs_stoch"]
-    noise = (((probs.cumsum(-1) - 0.5 * probs) * drawn).sum(-1)).clamp(max=1.0 - 1e-6)  # [B, T, S]
+    probs, drawn = mixed_of(golden["out/obs_logit"]), golden["out/obs_stoch"]
+    noise = ((probs.cumsum(-1) - 0.5 * probs) * drawn).sum(-1).float()  # [B, T, S]
     start = State(golden["in/deter"], golden["in/stoch"])
     tokens = model.tokens(raw, here)
     beliefs = model.observe(tokens, here, golden["in/action"], golden["in/reset"], noise, start)
-    prior = mixed(golden["out/obs_prior"], record.UNIMIX)
+    prior = mixed_of(golden["out/obs_prior"])
     return [
         Compared("out/obs_deter", "observe", beliefs.deter, golden["out/obs_deter"], TIGHT),
         Compared("out/obs_stoch", "observe", beliefs.stoch, drawn, TIGHT),
@@ -174,8 +178,9 @@ def _observed(golden: Golden, model: WorldModel) -> list[Compared]:
     ]
 
 
-def _kl(golden: Golden, _: WorldModel) -> list[Compared]:
-    posterior, prior = (mixed(golden[f"out/{name}"], record.UNIMIX) for name in ("obs_logit", "obs_prior"))
+def _kl(golden: Golden, model: WorldModel) -> list[Compared]:
+    logits = (golden[f"out/{name}"].flatten(-2) for name in ("obs_logit", "obs_prior"))
+    posterior, prior = (model.rssm.latent.distribution(value) for value in logits)
     dyn, rep = losses.kl_losses(posterior, prior)
     return [
         Compared("out/dyn", "KL with unimix", dyn, golden["out/dyn"], TIGHT),
@@ -328,9 +333,9 @@ def other_size(case: str, rows: int = 3) -> list[Compared]:
         ("tokens", torch.cat([tokens[name] for name in model.signals.modalities], -1), their_tokens, after),
         ("deter", deter, their_deter, TIGHT),
         ("prior logits", logits["prior"][0], their_prior, TIGHT),
-        ("prior", prior, reference_mixed(their_prior), TIGHT),
+        ("prior", prior, mixed(their_prior), TIGHT),
         ("posterior logits", logits["posterior"][0], their_posterior, after),
-        ("posterior", posterior, reference_mixed(their_posterior), after),
+        ("posterior", posterior, mixed(their_posterior), after),
     ]
     found += _heads(net, sizes, params, model, spec, theirs, state, wide)
     return [
