@@ -14,7 +14,7 @@ from rssm_ros.training.machine import prepare
 from rssm_ros.training.optimizer import Optimizer
 from rssm_ros.training.options import options
 from rssm_ros.training.replay import Replay, open_storage
-from rssm_ros.world_model import Signals, preset
+from rssm_ros.world_model import Beliefs, Signals, preset
 
 CONTRACT = find_contract("dot")
 SIGNALS = Signals.from_contract(CONTRACT)
@@ -89,7 +89,7 @@ def test_without_a_decoder_the_representation_is_what_falls(data, kind):
 
 
 def test_each_generation_has_its_own_divergence():
-    """DREAMERV3.md's table: free nats of the tick or of the mean, and the balance, as the weights of dyn and rep."""
+    """Free nats of the tick or of the mean, and the balance as the weights of dyn and rep."""
     facts = {
         name: (o.free_nats, o.free_nats_of, o.scales.dyn, o.scales.rep)
         for name, o in ((name, options(name)) for name in ("planet", "dreamer_v1", "dreamer_v2", "size12m"))
@@ -105,17 +105,15 @@ def test_each_generation_has_its_own_divergence():
     assert kinds["dreamer_v2"] == ("categorical", 0) and kinds["size12m"] == ("categorical", 8)
 
 
-def test_free_nats_of_the_batch_let_single_ticks_below_them(data):
-    """(0.2, 2.6) of 1.4 on average: DreamerV1 clamps the mean at 3, PlaNet every tick."""
-    for of, expected in (("tick", (1.0 + 2.6) / 2), ("batch", (0.2 + 2.6) / 2)):
-        learner = Learner(SIGNALS, preset("debug"), replace(options("debug"), free_nats=1.0, free_nats_of=of))
-        terms: dict[str, torch.Tensor] = {}
-        prior = torch.full((1, 2, 1, 2), 0.5)
-        # Of one group of two classes: KL(q || p) = log 2 - H(q), so scale the groups up until it fits.
-        kls = torch.tensor([[0.2, 2.6]])
-        learner.world_model.rssm.latent.kl = lambda left, right, kls=kls: kls  # type: ignore[method-assign]
-        learner.world_model.rssm.latent.entropy = lambda left: left.sum((-1, -2))  # type: ignore[method-assign]
-        beliefs = type("Beliefs", (), {"posterior": prior, "prior": prior})()
-        add = lambda name, scale, value: terms.__setitem__(name, value)  # noqa: E731
-        learner._dynamics(beliefs, torch.ones(1, 2, dtype=torch.bool), add, {})
-        assert float(terms["dyn"]) == pytest.approx(expected, abs=1e-6)
+@pytest.mark.parametrize(("of", "expected"), [("tick", (1.0 + 2.6) / 2), ("batch", (0.2 + 2.6) / 2)])
+def test_free_nats_of_the_batch_let_single_ticks_below_them(of, expected):
+    """(0.2, 2.6), 1.4 on average: DreamerV1 clamps the mean, PlaNet and DreamerV3 every tick."""
+    learner = Learner(SIGNALS, preset("debug"), replace(options("debug"), free_nats=1.0, free_nats_of=of))
+    latent = learner.world_model.rssm.latent
+    latent.kl = lambda left, right: torch.tensor([[0.2, 2.6]])  # type: ignore[method-assign]
+    half, terms = torch.full((1, 2, 4, 4), 0.25), {}
+    beliefs = Beliefs(torch.zeros(1, 2, 32), half, half, half)
+    learner._dynamics(
+        beliefs, torch.ones(1, 2, dtype=torch.bool), lambda name, _, value: terms.update({name: value}), {}
+    )
+    assert float(terms["dyn"]) == pytest.approx(expected, abs=1e-6)
