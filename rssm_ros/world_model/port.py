@@ -97,7 +97,13 @@ class Observations:
 
         Continuous vectors float [..., length], discrete ones integer [..., length], images uint8
         [..., H, W, C]. A vector with a -inf, or a discrete one with a -1, counts as missing: zeros.
+        WorldModelError for one that is not there or of another shape.
         """
+        shapes = [(vector.name, (vector.length,)) for vector in self.vectors]
+        for name, shape in (*shapes, *self.images):
+            if name not in raw or tuple(raw[name].shape[-len(shape) :]) != shape:
+                found = f"of shape {tuple(raw[name].shape)}" if name in raw else "missing"
+                raise WorldModelError(f"observation {name!r} is {found}, expected [..., {shape}]")
         merged = {}
         if self.vectors:
             columns = [_columns(vector, raw[vector.name]) for vector in self.sorted_vectors]

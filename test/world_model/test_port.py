@@ -168,6 +168,12 @@ def test_merging_follows_the_official_order_and_splitting_undoes_it() -> None:
         assert torch.equal(parts[name], raw[name])
     absent = spec.merge({**raw, "gear": torch.tensor([[-1, 0]])})["vectors"][0]
     assert absent[1:7].tolist() == [0.0] * 6
+    for wrong in ({"odom": raw["wheels"]}, {"front": raw["depth"]}):
+        with pytest.raises(WorldModelError, match=next(iter(wrong))):
+            spec.merge({**raw, **wrong})
+    del raw["battery"]
+    with pytest.raises(WorldModelError, match="battery"):
+        spec.merge(raw)
 
 
 def test_an_absent_modality_can_be_told_from_a_present_one_only_after_training(
