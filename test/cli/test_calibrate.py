@@ -1,0 +1,61 @@
+"""`rssm calibrate` writes thresholds and regions into a bundle that still proves itself."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+
+from rssm_ros.bundle import load_bundle
+from rssm_ros.cli.main import main
+from rssm_ros.online.regions import RegionMap
+from rssm_ros.online.session import Session
+from test.bundles import tiny_bundle
+from test.evaluation.test_filtering import made_up_episode
+
+
+@pytest.fixture
+def bundle(tmp_path):
+    return shutil.copytree(tiny_bundle(), tmp_path / "tiny")
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    """Nine short episodes with labels near what the tiny bundle says anyway."""
+    folder = tmp_path_factory.mktemp("validation")
+    for seed in range(9):
+        arrays = made_up_episode(seed, 230)
+        arrays["target_destination"] = arrays["target_package"][::-1]
+        arrays["visibility_destination"] = arrays["visibility_package"]
+        np.savez(folder / f"episode-{seed:08d}-expert.npz", **arrays)
+    return folder
+
+
+def test_calibrated_bundles_load_and_say_on_what(bundle, data, capsys):
+    before = load_bundle(bundle)
+    words = ["calibrate", str(bundle), "--data", str(data), "--particles", "2", "--percentile", "95"]
+    assert main([*words, "--json"]) in (0, 1)
+    report = json.loads(capsys.readouterr().out)
+    after = Session(bundle).bundle
+    assert after.files == before.files and after.sha256 != before.sha256
+    assert after.thresholds["surprise"] == report["surprise"] and "camera+joints+odom" in report["surprise"]
+    calibration = after.calibration
+    assert calibration["data"]["episodes"] == 6 and calibration["check"]["episodes"] == 3
+    assert len(calibration["data"]["sha256"]) == 64 and calibration["particles"] == 2
+    assert set(calibration["regions"]) == {"package", "destination"}
+    region = RegionMap.from_dict(calibration["regions"]["package"])
+    assert set(region.gain) == {"camera", "odom", "joints"}
+    assert "camera+joints+odom" in (bundle / "README.md").read_text()
+    # Labels drawn by chance from one distribution: whatever the model says, the map learns how wrong it is.
+    assert report["coverage"]["package"]["0.9"]["hidden"]["value"] == pytest.approx(0.9, abs=0.06)
+
+
+def test_a_dry_run_changes_nothing_and_bad_usage_is_told(bundle, data, capsys):
+    before = (bundle / "bundle.json").read_bytes()
+    words = ["calibrate", str(bundle), "--data", str(data), "--particles", "1", "--dry-run"]
+    assert main(words) in (0, 1)
+    assert "0.9 regions contain: visible" in capsys.readouterr().out
+    assert (bundle / "bundle.json").read_bytes() == before
+    assert main([*words, "--percentile", "101"]) == 2
+    assert main(["calibrate", str(bundle), "--data", str(bundle)]) == 2
+    assert "holds no episode" in capsys.readouterr().err
