@@ -5,6 +5,21 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+KINDS = ("reconstruction", "barlow", "infonce")
+GIVEN: tuple[str, ...] = (
+    "minutes",
+    "steps",
+    "imagination_fraction",
+    "rate",
+    "batch",
+    "length",
+    "seed",
+    "threads",
+)
+GIVEN += ("free_nats", "posterior", "latent", "representation", "replay_latents", "compile", "wandb")
+GIVEN += ("checkpoint_minutes", "validate_minutes", "checkpoint_steps", "validate_steps")
+ZERO = ("seed", "imagination_fraction", "free_nats")  # that may be 0
+
 
 def add_parser(subparsers: Any) -> None:
     """Adds the command's options."""
@@ -36,37 +51,44 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument("--length", type=int, help="ticks per sequence")
     parser.add_argument("--seed", type=int)
     parser.add_argument("--threads", type=int, help="CPU threads (2)")
-    parser.add_argument("--checkpoint-minutes", type=float)
-    parser.add_argument("--validate-minutes", type=float)
+    parser.add_argument("--free-nats", type=float, help="KL below which nothing is gained")
+    parser.add_argument(
+        "--posterior", choices=("concat", "product"), help="how observations enter the belief"
+    )
+    parser.add_argument("--latent", choices=("categorical", "gaussian"), help="the stochastic latent")
+    parser.add_argument("--representation", choices=KINDS, help="what teaches the encoder of images")
+    parser.add_argument("--checkpoint-minutes", type=float, help="wall time between two checkpoints (5)")
+    parser.add_argument("--validate-minutes", type=float, help="wall time between two validations (5)")
+    parser.add_argument("--checkpoint-steps", type=int, help="save after every so many updates as well")
+    parser.add_argument("--validate-steps", type=int, help="validate after every so many updates as well")
+    parser.add_argument(
+        "--replay-latents",
+        action="store_true",
+        default=None,
+        help="streams that jump go on from the state last computed there",
+    )
+    parser.add_argument(
+        "--compile", action="store_true", default=None, help="torch.compile encoders, decoders and heads"
+    )
+    parser.add_argument("--wandb", action="store_true", default=None, help="log to Weights & Biases as well")
     parser.set_defaults(run=run)
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Trains; 0 when the budget was spent or Ctrl-C saved."""
     from rssm_ros.contract import find_contract
-    from rssm_ros.training import checkpoint
+    from rssm_ros.training import checkpoint, distributed
     from rssm_ros.training.errors import TrainingError
     from rssm_ros.training.options import Options, options
     from rssm_ros.training.trainer import Trainer
 
-    if arguments.resume:
-        chosen = Options.from_dict(checkpoint.read(arguments.out).state["options"])
+    if arguments.resume and checkpoint.steps(arguments.out):
+        chosen = Options.from_dict(checkpoint.read_state(arguments.out)["options"])
     else:
         chosen = options(arguments.preset)
-    names: tuple[str, ...] = (
-        "minutes",
-        "steps",
-        "imagination_fraction",
-        "rate",
-        "batch",
-        "length",
-        "seed",
-        "threads",
-    )
-    names += ("checkpoint_minutes", "validate_minutes")
-    given = {name: getattr(arguments, name) for name in names if getattr(arguments, name) is not None}
+    given = {name: getattr(arguments, name) for name in GIVEN if getattr(arguments, name) is not None}
     for name, value in given.items():
-        if value < 0 or (value == 0 and name not in ("seed", "imagination_fraction")):
+        if not isinstance(value, str) and (value < 0 or (value == 0 and name not in ZERO)):
             raise TrainingError(f"--{name.replace('_', '-')} {value} is out of range, expected more than 0")
     trainer = Trainer(
         replace(chosen, **given),
@@ -78,4 +100,5 @@ def run(arguments: argparse.Namespace) -> int:
         start_from=arguments.start_from,
     )
     trainer.run()
+    distributed.leave()
     return 0

@@ -22,44 +22,65 @@ class Augmentation:
     patch: float = 0.15  # a rectangle in front of the camera for 3 to 20 ticks
 
 
-def augment(batch: Batch, signals: Signals, rates: Augmentation, seed: int, step: int) -> Batch:
+def augment(
+    batch: Batch, signals: Signals, rates: Augmentation, seed: int, step: int, first_row: int = 0
+) -> Batch:
     """A batch with presence switched off and images covered; what is to be reconstructed stays as it was.
 
     Adds `seen_<image>` (with patches) beside the untouched images, and `recorded_<modality>` (what the data
     hold) beside the presence that the model is told: a gap made here is still to be reconstructed, which is
-    how prediction learns what it should have seen. A pure function of (batch, seed, step).
+    how prediction learns what it should have seen. A pure function of (row's data, seed, step, global row);
+    `first_row` is the global row of the batch's first.
     """
-    random = np.random.Generator(np.random.Philox(key=[seed, 1], counter=[0, 0, 0, step]))
     rows, ticks = batch["is_first"].shape
     result = dict(batch)
     for name in signals.modalities:
         result[f"recorded_{name}"] = batch[f"present_{name}"]
         result[f"present_{name}"] = batch[f"present_{name}"].clone()
-    images = [name for name, _ in signals.images]
-    vectors = [name for name, _ in signals.vectors]
-    for name in images:
+    for name, _ in signals.images:
         result[f"seen_{name}"] = batch[name].clone()
     for row in range(rows):
-        draws = random.random(5)
-        gap = _span(random, ticks, 4, 8)
-        if draws[0] < rates.gap:
-            for name in images:
-                result[f"present_{name}"][row, gap] = False
-        if draws[1] < rates.blackout:
-            for name in signals.modalities:
-                result[f"present_{name}"][row, gap] = False
-        if draws[2] < rates.sparse and images:
-            keep = torch.zeros(ticks, dtype=torch.bool)
-            keep[int(random.integers(0, 4)) :: int(random.integers(4, 9))] = True
-            for name in images:
-                result[f"present_{name}"][row] &= keep
-        if draws[3] < rates.silent and vectors:
-            name = vectors[int(random.integers(len(vectors)))]
-            result[f"present_{name}"][row, _span(random, ticks, 8, ticks)] = False
-        if draws[4] < rates.patch:
-            for name in images:
-                _cover(result[f"seen_{name}"][row], random)
+        counter = [0, 0, first_row + row, step]
+        _augment_row(
+            result,
+            row,
+            ticks,
+            signals,
+            rates,
+            np.random.Generator(np.random.Philox(key=[seed, 1], counter=counter)),
+        )
     return result
+
+
+def _augment_row(
+    result: Batch,
+    row: int,
+    ticks: int,
+    signals: Signals,
+    rates: Augmentation,
+    random: np.random.Generator,
+) -> None:
+    images = [name for name, _ in signals.images]
+    vectors = [name for name, _ in signals.vectors]
+    draws = random.random(5)
+    gap = _span(random, ticks, 4, 8)
+    if draws[0] < rates.gap:
+        for name in images:
+            result[f"present_{name}"][row, gap] = False
+    if draws[1] < rates.blackout:
+        for name in signals.modalities:
+            result[f"present_{name}"][row, gap] = False
+    if draws[2] < rates.sparse and images:
+        keep = torch.zeros(ticks, dtype=torch.bool)
+        keep[int(random.integers(0, 4)) :: int(random.integers(4, 9))] = True
+        for name in images:
+            result[f"present_{name}"][row] &= keep
+    if draws[3] < rates.silent and vectors:
+        name = vectors[int(random.integers(len(vectors)))]
+        result[f"present_{name}"][row, _span(random, ticks, 8, ticks)] = False
+    if draws[4] < rates.patch:
+        for name in images:
+            _cover(result[f"seen_{name}"][row], random)
 
 
 def _span(random: np.random.Generator, ticks: int, shortest: int, longest: int) -> slice:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,6 +25,7 @@ from rssm_ros.world_model import Signals, Sizes, WorldModel
 
 FOLDER = "checkpoints"
 KEEP = 2
+GONE = ("returns.weight",)  # tensors of old versions that nothing needs any more
 FILES = ("model.safetensors", "optimizer.safetensors", "state.json")
 
 
@@ -40,38 +43,83 @@ def save(
 ) -> Path:
     """Write RUN/checkpoints/step-N atomically and drop all but the newest two.
 
-    A full disk or a kill at any moment leaves the previous checkpoint untouched; OSError passes through.
+    A full disk or a kill at any moment leaves the previous checkpoint untouched; OSError or SafetensorError
+    pass through. Where step-N is there already only what the words and figures say is renewed: a run's
+    tensors at a step are what they are, and the only good copy is never taken away to be written again.
     """
     folder = run / FOLDER
     folder.mkdir(parents=True, exist_ok=True)
     final, partial = folder / f"step-{step:08d}", folder / f"partial-{os.getpid()}.tmp"
-    shutil.rmtree(partial, ignore_errors=True)
+    for left in folder.glob("partial-*"):  # of a process that was killed; the run's lock keeps others out
+        shutil.rmtree(left, ignore_errors=True)
+    words = json.dumps(state, indent=1, allow_nan=True)
     try:
         partial.mkdir()
-        # Copies, contiguous in plain layout: a channels-last weight would otherwise be refused.
-        save_file({k: v.detach().cpu().contiguous().clone() for k, v in model.items()}, partial / FILES[0])
-        save_file(
-            {k: v.detach().cpu().contiguous().clone() for k, v in optimizer.items()}, partial / FILES[1]
-        )
-        (partial / FILES[2]).write_text(json.dumps(state, indent=1, allow_nan=True))
-        for name in FILES:
-            with open(partial / name, "rb") as file:
-                os.fsync(file.fileno())
-        shutil.rmtree(final, ignore_errors=True)
-        os.replace(partial, final)
+        (partial / FILES[2]).write_text(words)
+        if _complete(final):
+            _to_disk(partial / FILES[2])
+            os.replace(partial / FILES[2], final / FILES[2])
+            partial.rmdir()
+        else:
+            # Copies, contiguous in plain layout: a channels-last weight would otherwise be refused.
+            for name, tensors in zip(FILES, (model, optimizer)):
+                plain = {k: v.detach().cpu().contiguous().clone() for k, v in tensors.items()}
+                save_file(plain, partial / name)
+            for name in FILES:
+                _to_disk(partial / name)
+            shutil.rmtree(final, ignore_errors=True)
+            os.replace(partial, final)
+        _to_disk(folder)
     except (OSError, SafetensorError):
         shutil.rmtree(partial, ignore_errors=True)
         raise
-    for old in sorted(folder.glob("step-*"))[:-KEEP]:
-        shutil.rmtree(old, ignore_errors=True)
+    places = sorted(folder.glob("step-*"))
+    kept = [place for place in places if _complete(place)][-KEEP:]
+    for old in places:
+        if old not in kept:
+            shutil.rmtree(old, ignore_errors=True)
     return final
+
+
+def _to_disk(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _complete(place: Path) -> bool:
+    return all((place / name).is_file() for name in FILES)
+
+
+def steps(run: Path) -> list[int]:
+    """Steps of a run's complete checkpoints, in order."""
+    places = sorted((run / FOLDER).glob("step-*"))
+    return [int(place.name.removeprefix("step-")) for place in places if _complete(place)]
+
+
+@contextmanager
+def alone(run: Path) -> Iterator[None]:
+    """Inside, no other process trains into RUN; TrainingError if one does. A killed one holds nothing."""
+    run.mkdir(parents=True, exist_ok=True)
+    with open(run / ".lock", "w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise TrainingError(
+                f"another process is training into {run}; wait for it, stop it, or choose another --out"
+            ) from None
+        except OSError:  # a file system that has no locks
+            pass
+        yield
 
 
 def find(directory: Path) -> Path:
     """The newest complete checkpoint of a run, or the directory itself if it is one; TrainingError if
     none."""
     for candidate in [directory, *sorted((directory / FOLDER).glob("step-*"), reverse=True)]:
-        if all((candidate / name).is_file() for name in FILES):
+        if _complete(candidate):
             return candidate
     raise TrainingError(
         f"no checkpoint in {directory}: expected {', '.join(FILES)} there or in {FOLDER}/step-*"
@@ -88,6 +136,8 @@ def read(directory: Path) -> Saved:
         raise TrainingError(
             f"checkpoint {place} is damaged ({error}); delete it to fall back to the one before"
         ) from error
+    for name in GONE:
+        model.pop(name, None)
     return Saved(model, optimizer, state)
 
 

@@ -4,21 +4,24 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from rssm_ros.behavior import Actor, Critic, ReturnRange, lambda_returns
-from rssm_ros.behavior.actor import entropy as normal_entropy
-from rssm_ros.behavior.actor import imitation_loss, log_probability
+from rssm_ros.behavior import Actor, Critic, ReturnRange
+from rssm_ros.behavior.actor import imitation_loss
+from rssm_ros.behavior.losses import imagination_losses, replay_value_loss
 from rssm_ros.contract import VISIBLE, Contract
+from rssm_ros.training.distributed import Chosen, World
 from rssm_ros.training.options import Options
 from rssm_ros.training.replay import Batch
 from rssm_ros.world_model import Beliefs, Signals, Sizes, State, WorldModel, losses
 from rssm_ros.world_model.ensemble import Ensemble
 from rssm_ros.world_model.heads import TargetHead, continue_target
+from rssm_ros.world_model.latents import Latent
 from rssm_ros.world_model.layers import MLP, Linear, wide
 from rssm_ros.world_model.representation import Representation
 
@@ -52,6 +55,7 @@ class Update(NamedTuple):
     loss: Tensor
     terms: Terms
     last: State
+    beliefs: Beliefs  # of the whole batch, for figures and replay latents; no gradient
 
 
 def follow(previous: Tensor, wanted: Tensor, slew: Tensor) -> Tensor:
@@ -78,6 +82,7 @@ class Learner(nn.Module):
     ) -> None:
         super().__init__()
         self.options = options
+        self.world = World()  # the trainer's, where several processes train as one
         limits = [math.inf] * signals.action_dim if slew is None else list(slew)
         assert len(limits) == signals.action_dim
         self.register_buffer("slew", torch.tensor(limits, dtype=torch.float32), persistent=False)
@@ -112,9 +117,10 @@ class Learner(nn.Module):
         tokens = self._tokens(batch, presence)
         latent = wm.rssm.latent
         evidence = wm.rssm.evidence(tokens, presence)
-        shock = latent.noise(rows, ticks, generator=noise)
+        draw = partial(_draw, latent, ticks, noise)
+        shock = self.world.draw(draw, rows)
         beliefs = wm.filter(evidence, batch["action"], batch["is_first"], shock, state)
-        ahead = latent.sample(beliefs.prior, latent.noise(rows, ticks, generator=noise))
+        ahead = latent.sample(beliefs.prior, self.world.draw(draw, rows))
         prior_features = State(beliefs.deter, ahead).features
         weighted: list[tuple[float, Tensor]] = []
         terms: Terms = {}
@@ -142,11 +148,11 @@ class Learner(nn.Module):
             self._targets(batch, beliefs, prior_features, tokens, presence, noise, add)
             self._imitation(batch, prior_features, add)
         if imagine:
-            self._imagination(beliefs, batch["action"], noise, add, terms)
+            self._imagination(beliefs, batch, noise, add, terms)
         total = torch.stack([scale * value for scale, value in weighted]).sum()
         terms["loss"] = total.detach()
-        last = State(beliefs.deter[:, -1].detach(), beliefs.stoch[:, -1].detach())
-        return Update(total, terms, last)
+        held = Beliefs(*(part.detach() for part in beliefs))
+        return Update(total, terms, State(held.deter[:, -1], held.stoch[:, -1]), held)
 
     # World model ------------------------------------------------------------------------------------------
 
@@ -164,7 +170,8 @@ class Learner(nn.Module):
         pair = losses.kl_losses(beliefs.posterior, beliefs.prior, by_tick, latent.kl)
         dyn, rep = (torch.where(seen, term, term.new_zeros(())).mean() for term in pair)
         if opt.free_nats_of == "batch":
-            dyn, rep = dyn.clamp(min=opt.free_nats), rep.clamp(min=opt.free_nats)
+            floor = dyn.new_tensor(opt.free_nats)
+            dyn, rep = (torch.where(self.world.mean(term) > floor, term, floor) for term in (dyn, rep))
         add("dyn", opt.scales.dyn, dyn)
         add("rep", opt.scales.rep, rep)
         with torch.no_grad():
@@ -176,8 +183,9 @@ class Learner(nn.Module):
         self, features: Tensor, tokens: dict[str, Tensor], presence: dict[str, Tensor], add: Add
     ) -> None:
         for name, module in self.representation.items():
-            here = presence[name].flatten()
-            loss = module(features.flatten(0, 1), tokens[name].flatten(0, 1), here)
+            here = self.world.gather(presence[name].flatten().to(torch.uint8)).bool()
+            pair = (self.world.gather(side.flatten(0, 1)) for side in (features, tokens[name]))
+            loss = module(*pair, here)
             add(f"{self.options.representation}_{name}", self.options.scales.representation, loss)
 
     def _reconstruction(self, batch: Batch, features: Tensor, noise: torch.Generator, add: Add) -> None:
@@ -186,7 +194,7 @@ class Learner(nn.Module):
         Beside a decoder-free representation the image decoder is a mere onlooker, for people's eyes.
         """
         wm, scales, stride = self.world_model, self.options.scales, self.options.decode_stride
-        offset = int(torch.randint(stride, (), generator=noise, device=noise.device)) if stride > 1 else 0
+        offset = noise.initial_seed() % stride  # goes round with the step; drawing one would wait for a GPU
         some = features[:, offset::stride]
         if len(self.representation):
             some = some.detach()
@@ -214,7 +222,8 @@ class Learner(nn.Module):
         wm, scales = self.world_model, self.options.scales
         samples = [beliefs.features]
         for _ in range(self.options.particles - 1):
-            shock = wm.rssm.latent.noise(*beliefs.stoch.shape[:2], generator=noise)
+            rows, ticks = beliefs.stoch.shape[:2]
+            shock = self.world.draw(partial(_draw, wm.rssm.latent, ticks, noise), rows)
             stoch = wm.rssm.latent.sample(beliefs.posterior, shock)
             samples.append(State(beliefs.deter, stoch).features)
         particles = torch.stack(samples)
@@ -222,7 +231,7 @@ class Learner(nn.Module):
             assert isinstance(module, TargetHead)
             label = batch[f"target_{name}"]
             loss, known = losses.target_loss(module, particles, label)
-            share = known.float().mean().clamp(min=1e-3)
+            share = self.world.mean(known.to(loss.dtype).mean()).clamp(min=1e-3)
             add(f"target_{name}", scales.target, loss.mean() / share)
             loss, known = losses.target_loss(module, prior_features.unsqueeze(0), label)
             add(f"target_{name}_prior", scales.target_prior, loss.mean() / share)
@@ -249,43 +258,75 @@ class Learner(nn.Module):
         add("imitation", scales.imitation, losses.masked_mean(imitation_loss(mean, std, expert), known))
 
     def _imagination(
-        self, beliefs: Beliefs, applied: Tensor, noise: torch.Generator, add: Add, terms: Terms
+        self, beliefs: Beliefs, batch: Batch, noise: torch.Generator, add: Add, terms: Terms
     ) -> None:
-        """REINFORCE on lambda returns in imagination, from a random share of the batch's posteriors."""
+        """REINFORCE on lambda returns in imagination, from a random share of the batch's posteriors.
+
+        Where that is all of them, the critic learns on the replayed ticks too, as DreamerV3's does.
+        """
         opt, scales = self.options, self.options.scales
         deter, stoch = beliefs.deter.detach().flatten(0, 1), beliefs.stoch.detach().flatten(0, 1)
-        chosen = torch.randperm(len(deter), generator=noise, device=noise.device)[: opt.starts]
-        standing = applied.flatten(0, 1)[chosen]
-        features, actions = self._rollout(State(deter[chosen], stoch[chosen]), standing, noise)
+        chosen = self.world.choose(noise, len(deter), opt.starts)
+        start = State(deter[chosen.here], stoch[chosen.here])
+        standing = batch["action"].flatten(0, 1)[chosen.here]
+        features, actions = self._rollout(start, standing, noise, chosen)
         with torch.no_grad():
             reward = self.world_model.predict_reward(features)
             continue_ = self.world_model.predict_continue(features)
-            value = self.critic(features)
-            returns = lambda_returns(reward, continue_, value)  # [N, H]
-            divisor = self.returns.update(returns)
-            weight = torch.cumprod(continue_, 1)[:, :-1]
-            advantage = (returns - value[:, :-1]) / divisor
-        mean, std = self.actor(features[:, :-1])
-        gain = log_probability(mean, std, actions) * advantage + scales.entropy * normal_entropy(std)
-        add("policy", scales.policy, -(weight * gain).mean())
-        add("critic", scales.critic, (weight * self.critic.loss(features[:, :-1], returns)).mean())
-        terms["imagined_return"] = returns.mean()
+        found = imagination_losses(
+            self.actor,
+            self.critic,
+            self.returns,
+            features,
+            actions,
+            reward,
+            continue_,
+            entropy_scale=scales.entropy,
+            gather=partial(self.world.whole, chosen),
+        )
+        add("policy", scales.policy, self.world.mean_of(chosen, found.policy))
+        add("critic", scales.critic, self.world.mean_of(chosen, found.value))
+        terms["imagined_return"] = self.world.mean_of(chosen, found.returns)
+        rows, ticks = batch["is_first"].shape
+        if scales.replay_value and opt.starts >= rows * self.world.size * ticks:
+            bootstrap = found.returns.new_zeros(rows * ticks)
+            bootstrap[chosen.here] = found.returns[:, 0]  # from every tick there is one
+            loss = replay_value_loss(
+                self.critic,
+                beliefs.features,
+                batch["reward"],
+                batch["is_last"],
+                batch["is_terminal"],
+                bootstrap.reshape(rows, ticks),
+            )
+            add("replay_value", scales.replay_value, loss.mean())
 
     @torch.no_grad()
-    def _rollout(self, state: State, standing: Tensor, noise: torch.Generator) -> tuple[Tensor, Tensor]:
+    def _rollout(
+        self, state: State, standing: Tensor, noise: torch.Generator, chosen: Chosen | None = None
+    ) -> tuple[Tensor, Tensor]:
         """H steps of the actor in the prior: features [N, H + 1, F], the actor's samples [N, H, A].
 
         The model is shown what the limits would let through after `standing` [N, A], the action that was
         applied before: it has never seen anything else, and the robot never does anything else.
         """
         wm = self.world_model
+        chosen = chosen or self.world.all_of(len(state.deter))
         features, actions = [state.features], []
         for _ in range(self.options.horizon):
             mean, std = self.actor(features[-1])
-            shock = torch.randn(mean.shape, generator=noise, device=noise.device)
+            shock = chosen.draw(partial(_normals, mean.shape[1], noise))
             actions.append(mean + std * shock)
             standing = follow(standing, actions[-1], self.slew)
-            draw = wm.rssm.latent.noise(len(mean), generator=noise)
+            draw = chosen.draw(partial(wm.rssm.latent.noise, generator=noise))
             state, _ = wm.imagine_step(state, standing, draw)
             features.append(state.features)
         return torch.stack(features, 1), torch.stack(actions, 1)
+
+
+def _draw(latent: Latent, ticks: int, noise: torch.Generator, rows: int) -> Tensor:
+    return latent.noise(rows, ticks, generator=noise)
+
+
+def _normals(width: int, noise: torch.Generator, rows: int) -> Tensor:
+    return torch.randn(rows, width, generator=noise, device=noise.device)

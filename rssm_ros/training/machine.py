@@ -6,15 +6,18 @@ import ctypes
 import sys
 
 import torch
+from torch import nn
 
 from rssm_ros import provenance
 
+COMPILED = ("ImageEncoder", "ImageDecoder", "VectorDecoder", "TwoHotHead", "ContinueHead")
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
 
 
 def prepare(threads: int) -> torch.device:
-    """Set threads and memory behaviour; the device to train on (a GPU when there is one).
+    """Set threads, memory behaviour and determinism; the device to train on (a GPU when there is one).
 
+    On a CPU the same start gives the same bits, always; a GPU is left its faster, unordered sums.
     Two things cost a CPU run most of its time otherwise: glibc gives every large tensor back to the kernel,
     so each update faults in its pages again, and denormal second moments slow down the optimizer.
     """
@@ -27,9 +30,22 @@ def prepare(threads: int) -> torch.device:
             pass
     torch.set_flush_denormal(True)
     if torch.cuda.is_available():
-        return torch.device("cuda")
+        return torch.device("cuda", torch.cuda.current_device())
+    torch.use_deterministic_algorithms(True)
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # nothing here reads what it did not write
     torch.set_num_threads(threads)
     return torch.device("cpu")
+
+
+def compile_parts(module: nn.Module) -> None:
+    """torch.compile for all that is one large product over a batch: encoders, decoders and heads, in place.
+
+    The recurrence stays as it is: unrolled over a sequence it takes minutes to compile. Names of parameters,
+    and with them checkpoints, do not change.
+    """
+    for part in module.modules():
+        if type(part).__name__ in COMPILED:
+            part.compile(dynamic=False)
 
 
 def hardware(device: torch.device) -> str:

@@ -29,9 +29,20 @@ class Optimizer:
         self.counts = [0] * len(self.parameters)
 
     @torch.no_grad()
-    def step(self, gradients: Sequence[Tensor | None], rate: float) -> Tensor:
-        """Apply one update; returns the global norm of the unclipped gradients as a scalar tensor."""
+    def step(self, gradients: Sequence[Tensor | None], rate: float, fine: Tensor | None = None) -> Tensor:
+        """Apply one update; returns the global norm of the unclipped gradients as a scalar tensor.
+
+        `fine` (a bool scalar) goes down in place with the first gradient that is not finite, and once it is
+        down nothing moves any more; on a GPU without the host having to know.
+        """
         assert len(gradients) == len(self.parameters)
+        given = [gradient for gradient in gradients if gradient is not None]
+        gradient_norms = torch._foreach_norm(given)
+        total: Tensor = torch.linalg.vector_norm(torch.stack(gradient_norms))
+        if fine is not None:
+            fine &= torch.isfinite(total)
+            if fine.device.type == "cpu" and not bool(fine):
+                return total
         active = [index for index, gradient in enumerate(gradients) if gradient is not None]
         for index in active:
             self.counts[index] += 1
@@ -39,8 +50,6 @@ class Optimizer:
         parameters, square, momentum = (
             [group[index] for index in active] for group in (self.parameters, self.square, self.momentum)
         )
-        given = [gradient for gradient in gradients if gradient is not None]
-        gradient_norms = torch._foreach_norm(given)
         ceilings = torch._foreach_norm(parameters)
         torch._foreach_clamp_min_(ceilings, NORM_FLOOR)
         torch._foreach_mul_(ceilings, CLIP)
@@ -56,8 +65,9 @@ class Optimizer:
         torch._foreach_div_(updates, scales)
         torch._foreach_lerp_(momentum, updates, 1.0 - BETA_MOMENTUM)
         steps = torch._foreach_mul(momentum, [-rate / (1.0 - BETA_MOMENTUM**count) for count in counts])
+        if fine is not None and fine.device.type != "cpu":
+            steps = tuple(torch.where(fine, step, step.new_zeros(())) for step in steps)
         torch._foreach_add_(parameters, steps)
-        total: Tensor = torch.linalg.vector_norm(torch.stack(gradient_norms))
         return total
 
     def state(self) -> dict[str, Tensor]:

@@ -29,6 +29,7 @@ class Scales:
     imitation_gradient: float = 0.0  # share of the imitation gradient that reaches the world model
     policy: float = 1.0  # REINFORCE in imagination
     critic: float = 1.0
+    replay_value: float = 0.3  # the critic on replayed ticks; where imagination starts from all of them
     entropy: float = 3e-4
     representation: float = 0.05
     ensemble: float = 0.0  # 0: no ensemble of one-step predictors
@@ -42,9 +43,7 @@ class Options:
     conv: str | None = None  # where not None: instead of the preset's
     latent: str | None = None
     posterior: str | None = None
-    representation: str = (
-        "reconstruction"  # or "barlow", "infonce": without a decoder
-    )
+    representation: str = "reconstruction"  # or "barlow", "infonce": without a decoder
     batch: int = 16
     length: int = 64
     chunks: int = 4  # slices a stream goes on for before it jumps

@@ -1,26 +1,48 @@
-"""What a person sees: a progress bar on a terminal, plain lines elsewhere, TensorBoard always."""
+"""What a person sees: a progress bar on a terminal, plain lines elsewhere, TensorBoard, W&B if asked."""
 
 from __future__ import annotations
 
+import importlib
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any, Protocol
 
+import numpy as np
+import numpy.typing as npt
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from torch.utils.tensorboard import SummaryWriter
+
+from rssm_ros.training.errors import TrainingError
 
 SHOWN = ("loss", "kl", "image", "target", "imitation")
 LINE_SECONDS = 30.0
 
 
 class Reporter:
-    """Step, frames per second, losses, time left."""
+    """Step, frames per second, losses, time left.
 
-    def __init__(self, out: Path, quiet: bool = False) -> None:
+    `wandb` holds the facts of the run for Weights & Biases, None without it; with `keeps` false nothing is
+    logged (the processes beside the first one).
+    `first_step`: what an earlier process logged from there on never happened, and TensorBoard hides it.
+    """
+
+    def __init__(
+        self,
+        out: Path,
+        quiet: bool = False,
+        first_step: int = 0,
+        wandb: Mapping[str, Any] | None = None,
+        keeps: bool = True,
+    ) -> None:
         self.console = Console(file=sys.stdout, highlight=False, soft_wrap=True, quiet=quiet)
-        self.writer = SummaryWriter(str(out / "tensorboard"))
+        self.sinks: list[Sink] = []
+        if keeps and wandb is not None:  # first: it can refuse
+            self.sinks.append(WeightsAndBiases(out, wandb))
+        if keeps:
+            self.sinks.append(TensorBoard(out, first_step))
         self.last_line = 0.0
         self.bar: Progress | None = None
         if self.console.is_terminal and not quiet:
@@ -32,12 +54,17 @@ class Reporter:
             self.bar.start()
 
     def step(
-        self, step: int, progress: float, left_s: float, frames_s: float, terms: Mapping[str, float]
+        self,
+        step: int,
+        progress: float,
+        left_s: float,
+        frames_s: float,
+        terms: Mapping[str, float],
+        beliefs: Mapping[str, float],
     ) -> None:
-        """Show averages of the last few updates."""
-        for name, value in terms.items():
-            self.writer.add_scalar(f"train/{name}", value, step)
-        self.writer.add_scalar("speed/frames_per_second", frames_s, step)
+        """Show averages of the last few updates (`terms`) and `belief_figures` of the last one."""
+        self._scalars(step, {f"train/{name}": value for name, value in terms.items()})
+        self._scalars(step, {**beliefs, "speed/frames_per_second": frames_s})
         picked = [f"{name} {value:.3g}" for name, value in terms.items() if name.split("_")[0] in SHOWN]
         text = f"step {step} · {frames_s:.0f} frames/s · " + " · ".join(picked)
         if self.bar is not None:
@@ -48,9 +75,21 @@ class Reporter:
 
     def validation(self, step: int, figures: Mapping[str, float]) -> None:
         """Log validation figures and print them in one line."""
-        for name, value in figures.items():
-            self.writer.add_scalar(f"validation/{name}", value, step)
+        self._scalars(step, {f"validation/{name}": value for name, value in figures.items()})
         self.say(f"validation at {step}: " + " · ".join(f"{k} {v:.3g}" for k, v in figures.items()))
+
+    def pictures(self, step: int, pictures: Mapping[str, npt.NDArray[np.uint8]]) -> None:
+        """Log RGB pictures [H, W, 3]."""
+        for sink in self.sinks:
+            for name, picture in pictures.items():
+                sink.picture(f"strips/{name}", picture, step)
+
+    def alarms(self, step: int, texts: Sequence[str]) -> None:
+        """What goes wrong without being an error, in words and in the log."""
+        for text in texts:
+            self.say(f"[bold red]![/] step {step}: {text}")
+            for sink in self.sinks:
+                sink.text("alarms", text, step)
 
     def say(self, text: str) -> None:
         """One line for the person."""
@@ -60,7 +99,84 @@ class Reporter:
         """Flush everything."""
         if self.bar is not None:
             self.bar.stop()
+        for sink in self.sinks:
+            sink.close()
+
+    def _scalars(self, step: int, values: Mapping[str, float]) -> None:
+        for sink in self.sinks:
+            sink.scalars(values, step)
+
+
+class Sink(Protocol):
+    """Where figures are kept."""
+
+    def scalars(self, values: Mapping[str, float], step: int) -> None:
+        """By name, a slash between folder and figure."""
+
+    def picture(self, name: str, picture: npt.NDArray[np.uint8], step: int) -> None:
+        """RGB [H, W, 3]."""
+
+    def text(self, name: str, text: str, step: int) -> None:
+        """Words."""
+
+    def close(self) -> None:
+        """Flush."""
+
+
+class TensorBoard:
+    """Event files in RUN/tensorboard."""
+
+    def __init__(self, out: Path, first_step: int) -> None:
+        self.writer = SummaryWriter(str(out / "tensorboard"), purge_step=first_step or None)
+
+    def scalars(self, values: Mapping[str, float], step: int) -> None:
+        """As they are."""
+        for name, value in values.items():
+            self.writer.add_scalar(name, value, step)
+
+    def picture(self, name: str, picture: npt.NDArray[np.uint8], step: int) -> None:
+        """As an image."""
+        self.writer.add_image(name, picture, step, dataformats="HWC")
+
+    def text(self, name: str, text: str, step: int) -> None:
+        """As text."""
+        self.writer.add_text(name, text, step)
+
+    def close(self) -> None:
+        """Flush."""
         self.writer.close()
+
+
+class WeightsAndBiases:
+    """The same to Weights & Biases; imported only here. TrainingError if it is not installed."""
+
+    def __init__(self, out: Path, facts: Mapping[str, Any]) -> None:
+        try:
+            self.wandb: Any = importlib.import_module("wandb")
+        except ImportError as error:
+            raise TrainingError(
+                "--wandb: the package wandb is not installed; `pip install wandb`, or leave the option out "
+                "(TensorBoard has the same figures)"
+            ) from error
+        self.run = self.wandb.init(
+            project="rssm_ros", name=out.resolve().name, dir=str(out), config=dict(facts), resume="allow"
+        )
+
+    def scalars(self, values: Mapping[str, float], step: int) -> None:
+        """As they are."""
+        self.run.log(dict(values), step=step)
+
+    def picture(self, name: str, picture: npt.NDArray[np.uint8], step: int) -> None:
+        """As an image."""
+        self.run.log({name: self.wandb.Image(picture)}, step=step)
+
+    def text(self, name: str, text: str, step: int) -> None:
+        """As an alert."""
+        self.run.alert(title=name, text=f"step {step}: {text}")
+
+    def close(self) -> None:
+        """Flush."""
+        self.run.finish()
 
 
 def clock(seconds: float) -> str:

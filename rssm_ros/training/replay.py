@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -27,6 +28,7 @@ from rssm_ros.training.errors import TrainingError
 from rssm_ros.world_model import Signals
 
 CACHE = ".storage"
+FINITE = ("action", "reward")  # a label may be NaN, and so may what was not observed
 Array = npt.NDArray[Any]
 
 
@@ -37,6 +39,11 @@ class Column:
     shape: tuple[int, ...]
     dtype: torch.dtype
     optional: bool = False
+
+    @property
+    def bytes(self) -> int:
+        """Of one tick."""
+        return math.prod(self.shape) * self.dtype.itemsize
 
 
 def columns(signals: Signals) -> dict[str, Column]:
@@ -72,9 +79,24 @@ def open_storage(directory: Path, signals: Signals) -> TensorDict:
         raise TrainingError(f"{directory} holds no episode-*.npz; make some with `rssm collect`")
     cache, key = directory / CACHE, _fingerprint(files, signals)
     stamp = cache / "complete.json"
-    if stamp.is_file() and json.loads(stamp.read_text()).get("fingerprint") == key:
+    if _stamped(stamp) == key:
         return TensorDict.load_memmap(cache / "ticks")
     return _build(files, cache, key, columns(signals))
+
+
+def _stamped(stamp: Path) -> str | None:
+    """The fingerprint in a storage's stamp; None if there is none or a full disk cut it off."""
+    try:
+        found: str | None = json.loads(stamp.read_text()).get("fingerprint")
+    except (OSError, ValueError):
+        return None
+    return found
+
+
+def contents(directory: Path) -> str:
+    """A short hash of a data directory's file names and sizes: what `--resume` compares."""
+    facts = [[file.name, file.stat().st_size] for file in sorted(directory.glob("episode-*.npz"))]
+    return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:16]
 
 
 def _fingerprint(files: Sequence[Path], signals: Signals) -> str:
@@ -86,6 +108,7 @@ def _build(files: Sequence[Path], cache: Path, key: str, table: dict[str, Column
     lengths = [_length(file, table) for file in files]
     total = sum(lengths)
     shutil.rmtree(cache, ignore_errors=True)
+    _check_space(cache.parent, total * sum(column.bytes for column in table.values()))
     (cache / "ticks").mkdir(parents=True)
     store = TensorDict(
         {
@@ -104,10 +127,21 @@ def _build(files: Sequence[Path], cache: Path, key: str, table: dict[str, Column
             if not data["is_first"][0]:
                 raise TrainingError(f"{file}: is_first[0] is false, expected every file to start an episode")
         at += length
-    (cache / "complete.json").write_text(
+    stamp = cache / "complete.json"
+    stamp.with_suffix(".tmp").write_text(
         json.dumps({"fingerprint": key, "ticks": total, "episodes": len(files)})
     )
+    stamp.with_suffix(".tmp").replace(stamp)
     return TensorDict.load_memmap(cache / "ticks")
+
+
+def _check_space(directory: Path, needed: int) -> None:
+    """Writing to a memory map on a full disk would end the process by a signal, without a word."""
+    free = shutil.disk_usage(directory).free
+    if free < needed:
+        raise TrainingError(
+            f"{directory}: its storage needs {needed / 1e6:.0f} MB, {free / 1e6:.0f} MB are free; make room"
+        )
 
 
 def _length(file: Path, table: dict[str, Column]) -> int:
@@ -143,6 +177,9 @@ def _read(data: Any, name: str, column: Column, length: int, file: Path) -> Tens
         raise TrainingError(f"{file}: {name} is truncated or corrupt ({error}); delete the file") from error
     if array.shape != (length, *column.shape):
         raise TrainingError(f"{file}: {name} has shape {array.shape}, expected {(length, *column.shape)}")
+    if name in FINITE and not np.isfinite(array).all():
+        tick = int(np.argwhere(~np.isfinite(array))[0][0])
+        raise TrainingError(f"{file}: {name} is not a finite number at tick {tick}; delete the file")
     return torch.from_numpy(np.ascontiguousarray(array)).to(column.dtype)
 
 
@@ -152,10 +189,20 @@ Batch = dict[str, Tensor]
 class Replay:
     """Slices of one or several storages, drawn in proportion to their ticks."""
 
-    def __init__(self, stores: Sequence[TensorDict], rows: int, length: int, chunks: int, seed: int) -> None:
+    def __init__(
+        self,
+        stores: Sequence[TensorDict],
+        rows: int,
+        length: int,
+        chunks: int,
+        seed: int,
+        own: range | None = None,
+    ) -> None:
+        """`rows` is the global batch; `own` are the rows of it that this process makes (all if None)."""
         self.stores = [{str(name): value for name, value in store.items()} for store in stores]
         self.ticks = [len(store["is_first"]) for store in self.stores]
         self.rows, self.length, self.chunks, self.seed = rows, length, chunks, seed
+        self.own = range(rows) if own is None else own
         shortest = min(self.ticks)
         if shortest < length:
             raise TrainingError(
@@ -168,9 +215,9 @@ class Replay:
         return sum(self.ticks)
 
     def places(self, step: int) -> list[tuple[int, int, bool]]:
-        """(storage, first tick, whether the stream jumped here) of every row at `step`."""
+        """(storage, first tick, whether the stream jumped here) of every own row at `step`."""
         places = []
-        for row in range(self.rows):
+        for row in self.own:
             # Rows jump at different steps, so every batch holds about as many fresh starts.
             clock = step + row * self.chunks // self.rows
             stretch, chunk = divmod(clock, self.chunks)

@@ -2,39 +2,47 @@
 
 from __future__ import annotations
 
-import signal
-import threading
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import asdict
+from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from torch import Tensor
 
 from rssm_ros.contract import Contract
 from rssm_ros.provenance import commit
-from rssm_ros.training import checkpoint
+from rssm_ros.training import checkpoint, health, replay, restore, strips
 from rssm_ros.training.augment import augment
+from rssm_ros.training.distributed import join
 from rssm_ros.training.errors import TrainingError
+from rssm_ros.training.feed import Feed
+from rssm_ros.training.figures import belief_figures
+from rssm_ros.training.health import Health
+from rssm_ros.training.latents import ReplayLatents
 from rssm_ros.training.learner import Learner, Terms, Update, normalised_slew
-from rssm_ros.training.machine import hardware, prepare
+from rssm_ros.training.machine import compile_parts, hardware, prepare
 from rssm_ros.training.optimizer import Optimizer, learning_rate
 from rssm_ros.training.options import Options
 from rssm_ros.training.progress import Reporter
-from rssm_ros.training.replay import Batch, Replay, open_storage
+from rssm_ros.training.replay import Batch, Replay
+from rssm_ros.training.stopping import Stop, stop_on_signals
 from rssm_ros.training.validation import pick_rows, validate
-from rssm_ros.world_model import Signals, State, preset
+from rssm_ros.training.watch import Watch
+from rssm_ros.world_model import Signals, State
 from rssm_ros.world_model.heads import TargetHead
 
 PARTICLES = 32
 
 
 class Trainer:
-    """One run in one directory. Deterministic in (options, data): noise and batches are keyed by (seed,
-    step)."""
+    """One run in one directory, in one process or in several that torchrun started.
+
+    Deterministic in (options, data): noise and batches are keyed by (seed, step, global row). With a budget
+    of `steps` on a CPU a run that was killed and resumed equals the uninterrupted one bit for bit.
+    """
 
     def __init__(
         self,
@@ -48,15 +56,19 @@ class Trainer:
         quiet: bool = False,
     ) -> None:
         self.options, self.contract, self.out = options, contract, out
+        self.world = join()
         self.device = prepare(options.threads)
         self.signals = Signals.from_contract(contract)
-        self.data = [str(path) for path in data]
-        stores = [open_storage(path, self.signals) for path in data]
-        self.replay = Replay(stores, options.batch, options.length, options.chunks, options.seed)
-        self.rows = pick_rows(open_storage(validation, self.signals), 8, 400) if validation else None
+        saved = self._earlier(resume)
+        self.data, self.contents = [str(path) for path in data], [replay.contents(path) for path in data]
+        own = self.world.rows(options.batch)
+        stores = self._open(data)
+        self.replay = Replay(stores, options.batch, options.length, options.chunks, options.seed, own)
+        self.rows = pick_rows(self._open([validation])[0], 8, 400) if validation else None
         torch.manual_seed(options.seed)
-        sizes = preset(options.preset, conv=options.conv)
+        sizes = options.sizes()
         self.learner = Learner(self.signals, sizes, options, normalised_slew(contract)).to(self.device)
+        self.learner.world = self.world
         self.learner.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.constant: dict[str, Tensor] = {}
         for name, head in self.learner.world_model.target_heads.items():
@@ -70,55 +82,107 @@ class Trainer:
         self.step, self.elapsed, self.state = 0, 0.0, None  # type: int, float, State | None
         self.figures: dict[str, float] = {}
         self.chain: list[dict[str, Any]] = []  # the runs that the weights come from, before this one
-        if resume:
-            self._load()
-        elif (out / checkpoint.FOLDER).exists():
-            raise TrainingError(f"{out} already holds a run; go on with --resume, or choose another --out")
+        if saved is not None:
+            self._load(saved)
         elif start_from is not None:
-            self._start_from(start_from)
-        self.reporter = Reporter(out, quiet)
+            self.chain = restore.start_from(start_from, self.learner, self.signals)
+        self.health = Health(self.device, self.step)
+        self.latents = self._replay_latents(saved is not None) if options.replay_latents else None
+        if options.compile:
+            compile_parts(self.learner)
+        self.feed = Feed(self._make, self.device)
+        self.watch = Watch(options.scales, options.free_nats)
+        facts = options.to_dict() if options.wandb else None
+        first = self.world.first
+        self.reporter = Reporter(out, quiet or not first, self.step, facts, keeps=first)
+
+    def _earlier(self, resume: bool) -> checkpoint.Saved | None:
+        """The checkpoint to go on from; TrainingError where there is one and nobody asked for it, or none."""
+        if not checkpoint.steps(self.out):
+            if not resume or self.out.is_dir():  # killed before its first checkpoint: it begins anew
+                return None
+        elif not resume:
+            raise TrainingError(
+                f"{self.out} already holds a run; go on with --resume, or choose another --out"
+            )
+        return checkpoint.read(self.out)
+
+    def _open(self, data: Sequence[Path]) -> list[Any]:
+        """Storages; the first process builds what is not there yet."""
+        if not self.world.first:
+            self.world.wait()
+        stores = [replay.open_storage(path, self.signals) for path in data]
+        if self.world.first:
+            self.world.wait()
+        return stores
+
+    def _replay_latents(self, resumed: bool) -> ReplayLatents:
+        if self.world.size > 1:
+            raise TrainingError(
+                "--replay-latents: only with one process, since a row's next one may be another's"
+            )
+        sizes = self.learner.world_model.sizes
+        latent = self.learner.world_model.rssm.latent
+        step = self.step if resumed else None
+        return ReplayLatents(self.out, self.replay.ticks, sizes.deter, latent.groups, latent.width, step)
 
     # The loop ---------------------------------------------------------------------------------------------
 
     def run(self) -> Path:
         """Train until the budget is spent; the last checkpoint's directory.
 
-        Ctrl-C saves and returns; NaN or Inf is a TrainingError that names the first tensor that has one.
+        Ctrl-C saves and returns. TrainingError for NaN or Inf, which names the first tensor that has one, and
+        for a disk that is full at the end.
         """
-        interrupted = False
-        with stop_on_signals():
-            try:
-                self._loop()
-            except KeyboardInterrupt:
-                interrupted = True
-        if not interrupted:
-            self._validate()
-        place = self._save()
-        self._farewell(place, interrupted)
+        with checkpoint.alone(self.out) if self.world.first else nullcontext():
+            with stop_on_signals(self.reporter.say) as stop:
+                interrupted = self._loop(stop)
+                if not interrupted:
+                    self._validate()
+                self._ask_health()
+                try:
+                    place = self._save()
+                except (OSError, SafetensorError) as error:
+                    raise TrainingError(
+                        f"the last checkpoint could not be written: {self._unsaved(error)}"
+                    ) from error
+            self._farewell(place, interrupted)
         return place
 
-    def _loop(self) -> None:
+    def _loop(self, stop: Stop) -> bool:
+        """Updates until the budget is spent; whether somebody wanted to stop before."""
+        opt = self.options
         saved_at = checked_at = before = time.monotonic()
-        sums: dict[str, float] = {}
+        sums: Terms = {}
         counted, window = 0, before
         while self.progress < 1.0:
             terms = self._update()
             now = time.monotonic()
             self.elapsed, before = self.elapsed + now - before, now
-            for name, value in terms.items():
-                sums[name] = sums.get(name, 0.0) + float(value)
+            late = (
+                now - checked_at > 60.0 * opt.validate_minutes,
+                now - saved_at > 60.0 * opt.checkpoint_minutes,
+            )
+            # Wall time is the first process's; a wish to stop may come to any of them.
+            mine = [self.elapsed, float(late[0]), float(late[1])] if self.world.first else [0.0, 0.0, 0.0]
+            self.elapsed, check, save, over = self.world.largest([*mine, float(stop.asked)])
+            sums = {name: value + sums.get(name, 0.0) for name, value in terms.items()}
             counted += 1
-            if counted >= self.options.log_every:
-                frames = counted * self.options.batch * self.options.length / (now - window)
-                averages = {name: value / counted for name, value in sums.items()}
-                self.reporter.step(self.step, self.progress, self.left, frames, averages)
-                sums, counted, window = {}, 0, now
-            if now - checked_at > 60.0 * self.options.validate_minutes:
+            if counted >= opt.log_every:
+                self._ask_health()
+                self._log(sums, counted, time.monotonic() - window)
+                sums, counted, window = {}, 0, time.monotonic()
+            if over:
+                return True
+            resting = time.monotonic()
+            if check or _every(opt.validate_steps, self.step):
                 self._validate()
                 checked_at = time.monotonic()
-            if now - saved_at > 60.0 * self.options.checkpoint_minutes:
-                self._save()
+            if save or _every(opt.checkpoint_steps, self.step):
+                self._save_or_say()
                 saved_at = time.monotonic()
+            window += time.monotonic() - resting
+        return False
 
     @property
     def progress(self) -> float:
@@ -136,69 +200,126 @@ class Trainer:
 
     def _update(self) -> Terms:
         opt = self.options
-        batch = augment(self.replay.batch(self.step), self.signals, opt.augmentation, opt.seed, self.step)
-        batch = {name: value.to(self.device, non_blocking=True) for name, value in batch.items()}
-        noise = torch.Generator(self.device).manual_seed((opt.seed << 32) + self.step)
         imagine = self.progress >= 1.0 - opt.imagination_fraction
-        update: Update = self.learner(batch, self.state, noise, imagine)
-        loss, terms, last = update
-        # Until imagination begins the critic has none, and its optimizer state waits with it.
-        gradients = list(torch.autograd.grad(loss, self.parameters, allow_unused=True))
+        batch, update, gradients = self._descend(imagine)
+        self.world.average([*gradients, update.terms["loss"]])
         rate = learning_rate(opt.rate, self.step, opt.warmup, self.progress, opt.decay)
-        norm = self.optimizer.step(gradients, rate)
-        terms |= {"gradient_norm": norm, "learning_rate": torch.tensor(rate)}
-        if not bool(torch.isfinite(norm + terms["loss"])):
-            self._stop_on_non_finite(batch, terms, gradients)
+        self.health.check(update.terms["loss"])
+        norm = self.optimizer.step(gradients, rate, self.health.fine)
+        if self.latents is not None or self.device.type == "cpu":  # a GPU is asked when figures are read
+            self._ask_health()
         if imagine:
             self.learner.critic.update_slow()
-        self.state = last
+        state = self.health.hold(update.last, self.state)
+        if self.latents is not None:
+            beliefs = update.beliefs
+            self.latents.write(self.replay.places(self.step), beliefs.deter, beliefs.stoch)
+        self.state, self.update, self.first = state, update, batch["is_first"]
+        self.health.count()
         self.step += 1
-        return terms
+        return update.terms | {"gradient_norm": norm, "learning_rate": torch.tensor(rate)}
 
-    def _stop_on_non_finite(self, batch: Batch, terms: Terms, gradients: Sequence[Tensor | None]) -> None:
-        # Labels are NaN where there is none, and so is what an absent observation holds.
-        labels = [f"{kind}_{name}" for kind in ("target", "visibility") for name, _ in self.signals.targets]
-        labels += ["expert_action", "expert_before"]
-        checked = {name: value for name, value in batch.items() if name not in labels}
-        for name in self.signals.modalities:
-            here = batch[f"recorded_{name}"].reshape(*batch["is_first"].shape, *[1] * (batch[name].dim() - 2))
-            checked[name] = torch.where(here, batch[name], torch.zeros((), dtype=batch[name].dtype))
-        groups = {"batch": checked, "loss term": {k: v for k, v in terms.items() if k != "loss"}}
-        named = zip(self.optimizer.names, gradients, strict=True)
-        groups["gradient"] = {name: gradient for name, gradient in named if gradient is not None}
-        culprit = checkpoint.first_non_finite(groups) or "loss"
-        place = self._save_batch(batch)
+    def _descend(self, imagine: bool) -> tuple[Batch, Update, list[Tensor | None]]:
+        """Batch, losses and this process's gradients at the present step; the same each time."""
+        batch = self.feed(self.step)
+        state = self.state
+        if self.latents is not None:
+            batch, state = self._from_replay(batch)
+        noise = torch.Generator(self.device).manual_seed((self.options.seed << 32) + self.step)
+        update: Update = self.learner(batch, state, noise, imagine)
+        # Until imagination begins the critic has none, and its optimizer state waits with it.
+        return batch, update, list(torch.autograd.grad(update.loss, self.parameters, allow_unused=True))
+
+    def _make(self, step: int) -> Batch:
+        """A pure function of the step: what this process's rows see there."""
+        opt = self.options
+        return augment(
+            self.replay.batch(step), self.signals, opt.augmentation, opt.seed, step, self.replay.own.start
+        )
+
+    def _from_replay(self, batch: Batch) -> tuple[Batch, State]:
+        """Rows that jumped to where the model has been go on from what it computed there."""
+        assert self.latents is not None
+        places = self.replay.places(self.step)
+        blank = self.learner.world_model.initial_state(len(places))
+        state, known = self.latents.before(places, self.state or blank)
+        first = batch["is_first"].clone()
+        for row, ((store, start, _), here) in enumerate(zip(places, known, strict=True)):
+            if here:
+                first[row, 0] = bool(self.replay.stores[store]["is_first"][start])
+        return {**batch, "is_first": first}, state
+
+    def _ask_health(self) -> None:
+        """TrainingError that names the first tensor of the first bad update, if there was one."""
+        bad = self.health.ask(self.step)
+        if bad is None:
+            return
+        # Nothing moved since: the same update once more, to see where it begins.
+        self.step = bad
+        batch, update, gradients = self._descend(self.progress >= 1.0 - self.options.imagination_fraction)
+        named = dict(zip(self.optimizer.names, gradients, strict=True))
+        found = health.culprit(batch, self.signals, update.terms, named) or "another process's part"
+        place = health.save_batch(batch, self.out, bad, self.world.rank)
         raise TrainingError(
-            f"update {self.step}: not a finite number, first in {culprit}; the batch is in {place}. "
+            f"update {bad}: not a finite number, first in {found}; the batch is in {place}. "
             f"Check it, or go on from the last checkpoint: --resume --rate LESS (now {self.options.rate:g})"
         )
 
-    def _save_batch(self, batch: Batch) -> Path:
-        from safetensors.torch import save_file
-
-        place = self.out / f"bad-batch-{self.step:08d}.safetensors"
-        place.parent.mkdir(parents=True, exist_ok=True)
-        save_file({name: value.cpu().contiguous() for name, value in batch.items()}, place)
-        return place
-
     # Figures, files, words --------------------------------------------------------------------------------
 
+    def _log(self, sums: Terms, counted: int, seconds: float) -> None:
+        """The one place where the loop waits for the device."""
+        opt = self.options
+        means = self.world.mean(torch.stack([value.to(self.device).float() for value in sums.values()]))
+        averages = dict(zip(sums, (means / counted).tolist(), strict=True))
+        beliefs = belief_figures(self.learner.world_model.rssm.latent, self.update.beliefs, self.first)
+        frames = counted * opt.batch * opt.length / max(seconds, 1e-9)
+        self.reporter.step(self.step, self.progress, self.left, frames, averages, beliefs)
+        self.reporter.alarms(self.step, self.watch.look(averages))
+
     def _validate(self) -> None:
+        """Figures and film strips of held-out rows: by the first process, while the others wait."""
         if self.rows is None:
             return
-        self.figures = validate(self.learner, self.rows, PARTICLES, self.constant, self.contract.dt)
-        self.reporter.validation(self.step, self.figures)
+        if self.world.first:
+            self.figures = validate(self.learner, self.rows, PARTICLES, self.constant, self.contract.dt)
+            self.reporter.validation(self.step, self.figures)
+            pictures = strips.strips(self.learner, self.rows)
+            try:
+                strips.write(pictures, self.out, self.step)
+            except OSError as error:
+                self.reporter.alarms(self.step, [f"the film strips could not be written ({error})"])
+            self.reporter.pictures(self.step, pictures)
+        self.world.wait()
+
+    def _save_or_say(self) -> None:
+        """A disk that is full now may have room in time for the next checkpoint."""
+        try:
+            self._save()
+        except (OSError, SafetensorError) as error:
+            self.reporter.alarms(self.step, [f"checkpoint not written: {self._unsaved(error)}"])
+
+    def _unsaved(self, error: Exception) -> str:
+        kept = checkpoint.steps(self.out)
+        held = f"the last good one is of step {kept[-1]}" if kept else "there is none yet"
+        return f"{error}; {held}. Make room at {self.out}"
 
     def _save(self) -> Path:
-        model = self.learner.state_dict()
+        """A checkpoint of the present step; OSError or SafetensorError if it cannot be written."""
+        self._ask_health()
         tensors = self.optimizer.state()
         if self.state is not None:
-            tensors |= {"stream/deter": self.state.deter, "stream/stoch": self.state.stoch}
+            tensors |= {
+                f"stream/{name}": self.world.gather(value) for name, value in self.state._asdict().items()
+            }
+        if not self.world.first:
+            return self.out
         facts: dict[str, Any] = {
             "name": self.out.resolve().name,
             "chain": self.chain,
             "commit": commit(),
             "hardware": hardware(self.device),
+            "processes": self.world.size,
             "step": self.step,
             "elapsed_s": self.elapsed,
             "options": self.options.to_dict(),
@@ -206,53 +327,30 @@ class Trainer:
             "signals": self.signals.to_dict(),
             "contract": self.contract.to_dict(),
             "data": self.data,
+            "contents": self.contents,
             "ticks": self.replay.total,
             "climatology": {name: value.tolist() for name, value in self.constant.items()},
             "validation": self.figures,
             "versions": {"torch": str(torch.__version__)},
         }
-        return checkpoint.save(self.out, self.step, model, tensors, facts)
+        place = checkpoint.save(self.out, self.step, self.learner.state_dict(), tensors, facts)
+        if self.latents is not None:
+            self.latents.saved(checkpoint.steps(self.out))
+        return place
 
-    def _load(self) -> None:
-        saved = checkpoint.read(self.out)
-        now, then = asdict(self.options), saved.state["options"]
-        fixed = ("preset", "conv", "batch", "length", "chunks", "seed")
-        changed = [name for name in fixed if now[name] != then[name]]
-        if changed or saved.state["ticks"] != self.replay.total:
-            what = ", ".join(changed) or "the data"
-            raise TrainingError(
-                f"--resume: {what} differs from the run in {self.out}; use the same, or a new --out"
-            )
-        self.learner.load_state_dict(saved.model)
+    def _load(self, saved: checkpoint.Saved) -> None:
+        """All that a run is, bit for bit, where it was saved."""
+        restore.check_same(saved, self.options, self.signals, self.replay.total, self.contents)
+        restore.load(saved, self.learner)
         self.optimizer.load(saved.optimizer)
         if "stream/deter" in saved.optimizer:
-            carried = (saved.optimizer[f"stream/{name}"].to(self.device) for name in ("deter", "stoch"))
-            self.state = State(*carried)
+            own = self.replay.own
+            # Clones: the loaded ones lie in the file's memory as they come, and sums can depend on that.
+            carried = (saved.optimizer[f"stream/{name}"][own.start : own.stop] for name in State._fields)
+            self.state = State(*(value.to(self.device, copy=True) for value in carried))
         self.step, self.elapsed = int(saved.state["step"]), float(saved.state["elapsed_s"])
         self.figures = dict(saved.state["validation"])
         self.chain = list(saved.state.get("chain", []))
-
-    def _start_from(self, run: Path) -> None:
-        """Weights only: optimizer, step and budget begin anew (a further round on more data).
-
-        The contract may have gained targets since: their heads start untrained.
-        """
-        saved = checkpoint.read(run)
-        refusal = f"--start-from {run}: its weights do not fit this preset and contract"
-        try:
-            found = self.learner.load_state_dict(saved.model, strict=False)
-        except RuntimeError as error:
-            raise TrainingError(refusal) from error
-        known = {name for name, _ in Signals.from_dict(saved.state["signals"]).targets}
-        added = [name for name, _ in self.signals.targets if name not in known]
-        fresh = tuple(
-            f"{part}.{name}." for name in added for part in ("world_model.target_heads", "perception")
-        )
-        lacking = [name for name in found.missing_keys if not name.startswith(fresh)]
-        if lacking or found.unexpected_keys:
-            raise TrainingError(f"{refusal} (first: {(lacking + found.unexpected_keys)[0]})")
-        earlier = {"name": run.resolve().name, **saved.state}  # runs of old versions do not know their name
-        self.chain = [*saved.state.get("chain", []), checkpoint.stage(earlier)]
 
     def _farewell(self, place: Path, interrupted: bool) -> None:
         say = self.reporter.say
@@ -260,22 +358,9 @@ class Trainer:
         if interrupted:
             say(f"go on with:  rssm train --data {' '.join(self.data)} --out {self.out} --resume")
         say(f"export with: rssm export {self.out} --out models/NAME")
+        self.feed.close()
         self.reporter.close()
 
 
-@contextmanager
-def stop_on_signals() -> Iterator[None]:
-    """SIGTERM and SIGINT end the loop with a checkpoint, even started by a shell that ignores SIGINT."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = {number: signal.signal(number, _interrupt) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
-def _interrupt(_number: int, _frame: object) -> None:
-    raise KeyboardInterrupt
+def _every(steps: int | None, step: int) -> bool:
+    return steps is not None and step % steps == 0

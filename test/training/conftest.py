@@ -11,3 +11,4 @@ def denormals() -> Iterator[None]:
     """Puts the processor's ways back, per test."""
     yield
     torch.set_flush_denormal(False)
+    torch.use_deterministic_algorithms(False)

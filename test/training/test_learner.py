@@ -59,7 +59,7 @@ def test_imagination_starts_from_the_action_of_its_own_tick(learner, monkeypatch
     monkeypatch.setattr(
         learner,
         "_rollout",
-        lambda state, standing, noise: starts.append((state, standing)) or _rolled(learner, state),
+        lambda state, standing, *_: starts.append((state, standing)) or _rolled(learner, state),
     )
     wm, rows, ticks = learner.world_model, 2, 3
     numbers = torch.arange(rows * ticks, dtype=torch.float32).reshape(rows, ticks, 1)
@@ -67,9 +67,10 @@ def test_imagination_starts_from_the_action_of_its_own_tick(learner, monkeypatch
     deter = numbers.expand(rows, ticks, sizes.deter)
     stoch = torch.zeros(rows, ticks, sizes.stoch, sizes.classes)
     beliefs = Beliefs(deter, stoch, stoch, stoch)
-    learner._imagination(
-        beliefs, numbers.expand(rows, ticks, 6), torch.Generator().manual_seed(0), lambda *_: None, {}
-    )
+    never = torch.zeros(rows, ticks, dtype=torch.bool)
+    batch = dict.fromkeys(("is_first", "is_last", "is_terminal"), never)
+    batch |= {"action": numbers.expand(rows, ticks, 6), "reward": torch.zeros(rows, ticks)}
+    learner._imagination(beliefs, batch, torch.Generator().manual_seed(0), lambda *_: None, {})
     ((state, standing),) = starts
     assert torch.equal(state.deter[:, 0], standing[:, 0]) and len(standing) == rows * ticks
 

@@ -1,10 +1,13 @@
 """Sequence storage: slices over borders, streams that go on, and data that must be refused."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
 
 from rssm_ros.contract import find_contract
+from rssm_ros.training import replay
 from rssm_ros.training.augment import Augmentation, augment
 from rssm_ros.training.errors import TrainingError
 from rssm_ros.training.replay import Replay, open_storage
@@ -99,6 +102,69 @@ def test_other_contract_s_data_are_refused(tmp_path):
     np.savez(file, **arrays)
     with pytest.raises(TrainingError, match="odom"):
         open_storage(directory, SIGNALS)
+
+
+def changed(directory, **arrays):
+    """The first episode there with other arrays."""
+    file = sorted(directory.glob("episode-*.npz"))[0]
+    with np.load(file) as data:
+        np.savez(file, **{**{name: data[name] for name in data.files}, **arrays})
+    return directory
+
+
+@pytest.mark.parametrize(
+    ("arrays", "words"),
+    [
+        ({"is_first": np.zeros(20, bool)}, r"is_first\[0\] is false"),
+        ({"is_first": np.ones(1, bool)}, "has 1 ticks, expected at least 2"),
+        ({"reward": np.full(20, np.inf)}, "reward is not a finite number at tick 0"),
+        ({"action": np.full((20, 6), np.nan)}, "action is not a finite number at tick 0"),
+        ({"action": np.zeros((19, 6))}, r"action has shape \(19, 6\), expected \(20, 6\)"),
+    ],
+    ids=["no start", "too short", "reward", "action", "another length"],
+)
+def test_an_episode_that_cannot_be_is_refused(tmp_path, arrays, words):
+    with pytest.raises(TrainingError, match=rf"episode-00000000-synthetic\.npz: {words}"):
+        open_storage(changed(synthetic.write(tmp_path / "d", 2, 20), **arrays), SIGNALS)
+
+
+def test_an_array_that_is_damaged_inside_is_refused(tmp_path):
+    directory = synthetic.write(tmp_path / "d", 1, 20)
+    file = directory / "episode-00000000-synthetic.npz"
+    held = bytearray(file.read_bytes())
+    held[2000:2100] = bytes(100)
+    file.write_bytes(held)
+    with pytest.raises(TrainingError, match="camera is truncated or corrupt"):
+        open_storage(directory, SIGNALS)
+
+
+def test_a_disk_without_room_for_the_storage_is_told_before(tmp_path, monkeypatch):
+    """Writing to a memory map on a full disk ends a process without a word."""
+    directory = synthetic.write(tmp_path / "d", 1, 20)
+    monkeypatch.setattr(replay.shutil, "disk_usage", lambda _: SimpleNamespace(free=1000))
+    with pytest.raises(TrainingError, match=r"needs 0 MB, 0 MB are free; make room"):
+        open_storage(directory, SIGNALS)
+
+
+def test_a_stamp_that_was_cut_off_means_the_storage_is_built_again(tmp_path):
+    directory = synthetic.write(tmp_path / "d", 1, 20)
+    open_storage(directory, SIGNALS)
+    (directory / ".storage" / "complete.json").write_text('{"finger')
+    assert len(open_storage(directory, SIGNALS)["is_first"]) == 20
+
+
+def test_rows_are_the_same_whoever_makes_them(store):
+    """Two processes share the batch; augmentation, too, belongs to the global row."""
+    whole = Replay([store], 6, 10, 2, seed=3)
+    parts = [Replay([store], 6, 10, 2, seed=3, own=range(at, at + 3)) for at in (0, 3)]
+    often = Augmentation(gap=0.5, blackout=0.5, sparse=0.3, silent=0.5, patch=0.5)
+    for step in range(4):
+        expected = augment(whole.batch(step), SIGNALS, often, 0, step)
+        made = [augment(p.batch(step), SIGNALS, often, 0, step, p.own.start) for p in parts]
+        for name, value in expected.items():
+            halves = torch.cat([half[name] for half in made])
+            assert torch.equal(torch.nan_to_num(halves.float()), torch.nan_to_num(value.float())), name
+    assert not torch.equal(made[0]["seen_camera"], made[1]["seen_camera"])
 
 
 def without(directory, *names):

@@ -2,6 +2,7 @@
 
 import json
 import os
+import resource
 import signal
 from dataclasses import replace
 
@@ -21,6 +22,7 @@ from rssm_ros.training.trainer import Trainer
 from . import synthetic
 
 CONTRACT = find_contract("manipulator")
+ONE_TARGET = replace(CONTRACT, targets=CONTRACT.targets[:1])
 TINY = replace(options("debug"), steps=6, log_every=2, threads=1, autocast=False, imagination_fraction=0.5)
 
 
@@ -77,35 +79,40 @@ def test_nan_stops_and_names_the_first_tensor(data, tmp_path):
     assert list((tmp_path / "run").glob("bad-batch-*.safetensors"))
 
 
-def test_ctrl_c_saves_and_says_how_to_go_on(data, tmp_path, capsys, monkeypatch):
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_between_updates_saves_and_says_how_to_go_on(
+    data, tmp_path, capsys, monkeypatch, number
+):
+    """It came in the middle of an update once, and half of that was saved."""
     made = Trainer(TINY, CONTRACT, [data], tmp_path / "run")
-    update = made._update
+    step = made.optimizer.step
 
-    def interrupted():
+    def interrupted(gradients, *rest):
         if made.step == 2:
-            raise KeyboardInterrupt
-        return update()
+            os.kill(os.getpid(), number)
+        return step(gradients, *rest)
 
-    monkeypatch.setattr(made, "_update", interrupted)
+    monkeypatch.setattr(made.optimizer, "step", interrupted)
+    before = [signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM)]
     made.run()
-    assert "--resume" in capsys.readouterr().out
-    assert checkpoint.read(tmp_path / "run").state["step"] == 2
+    said = capsys.readouterr().out
+    assert "--resume" in said and "stopping" in said
+    saved = checkpoint.read(tmp_path / "run")
+    assert saved.state["step"] == 3 and set(saved.optimizer["count"].tolist()) <= {0, 3}
+    assert [signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM)] == before
 
 
-def test_sigterm_saves_too(data, tmp_path, monkeypatch):
+def test_a_second_signal_does_not_wait(data, tmp_path, monkeypatch):
     made = trainer(TINY, data, tmp_path / "run")
-    update = made._update
 
-    def killed():
-        if made.step == 1:
-            os.kill(os.getpid(), signal.SIGTERM)
-        return update()
+    def stuck():
+        for _ in range(2):
+            os.kill(os.getpid(), signal.SIGINT)
 
-    monkeypatch.setattr(made, "_update", killed)
-    before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
-    made.run()
-    assert checkpoint.read(tmp_path / "run").state["step"] == 1
-    assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == before
+    monkeypatch.setattr(made, "_update", stuck)
+    with pytest.raises(KeyboardInterrupt):
+        made.run()
+    assert not checkpoint.steps(tmp_path / "run")
 
 
 def test_validation_figures_have_baselines(data, tmp_path):
@@ -154,19 +161,86 @@ def test_damaged_newest_checkpoint_is_named_and_the_one_before_is_kept(data, tmp
     assert checkpoint.read(tmp_path / "run").state["step"] == 2
 
 
-def test_full_disk_keeps_the_last_good_checkpoint(data, tmp_path, monkeypatch):
+def test_the_only_checkpoint_is_not_taken_away_to_be_written_again(data, tmp_path, monkeypatch):
+    """A kill between removing the old step-N and renaming the new one left none at all."""
     made = trainer(TINY, data, tmp_path / "run")
     made._update()
-    made._save()
+    place = made._save()
+    inode = (place / "model.safetensors").stat().st_ino
+    made.figures = {"kl": 1.0}
+    assert made._save() == place
+    assert (place / "model.safetensors").stat().st_ino == inode
+    assert checkpoint.read(tmp_path / "run").state["validation"] == {"kl": 1.0}
+    assert [child.name for child in place.parent.iterdir()] == ["step-00000001"]
 
-    def full(*_args, **_kwargs):
-        raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(checkpoint, "save_file", full)
-    made._update()
-    with pytest.raises(OSError):
-        made._save()
-    assert checkpoint.read(tmp_path / "run").state["step"] == 1
+def test_a_full_disk_keeps_the_last_good_checkpoint_and_training_goes_on(data, tmp_path, monkeypatch, capsys):
+    """The kernel itself refuses to write more than so many bytes to a file, as a full disk would."""
+    chosen = replace(TINY, steps=4, checkpoint_steps=1, log_every=100)
+    made = Trainer(chosen, CONTRACT, [data], tmp_path / "run")
+    update = made._update
+
+    def filling():
+        if made.step == 2:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (30_000, resource.RLIM_INFINITY))
+        return update()
+
+    monkeypatch.setattr(made, "_update", filling)
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    try:
+        with pytest.raises(TrainingError, match="the last good one is of step 2"):
+            made.run()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert made.step == 4 and "checkpoint not written" in capsys.readouterr().out
+    assert checkpoint.steps(tmp_path / "run") == [1, 2]
+    assert checkpoint.read(tmp_path / "run").state["step"] == 2
+    assert not list((tmp_path / "run" / "checkpoints").glob("partial*"))
+    resumed = trainer(chosen, data, tmp_path / "run", resume=True)
+    resumed.run()
+    assert checkpoint.steps(tmp_path / "run") == [3, 4]
+
+
+def test_one_process_at_a_time_trains_into_a_run(data, tmp_path):
+    with (
+        checkpoint.alone(tmp_path / "run"),
+        pytest.raises(TrainingError, match="another process is training"),
+    ):
+        trainer(TINY, data, tmp_path / "run").run()
+
+
+@pytest.mark.parametrize(
+    ("change", "what"),
+    [
+        ({"batch": 8}, "batch"),
+        ({"seed": 9}, "seed"),
+        ({"length": 10}, "length"),
+        ({"replay_latents": True}, "replay_latents"),
+    ],
+)
+def test_resuming_something_else_is_refused(data, tmp_path, change, what):
+    trainer(replace(TINY, steps=1), data, tmp_path / "run").run()
+    with pytest.raises(TrainingError, match=f"--resume: {what} differ"):
+        trainer(replace(TINY, **change), data, tmp_path / "run", resume=True)
+
+
+def test_resuming_on_other_data_or_another_contract_is_refused(data, tmp_path):
+    trainer(replace(TINY, steps=1), data, tmp_path / "run").run()
+    other = synthetic.write(tmp_path / "other", 6, 60, seed=1)
+    (other / "episode-00000000-synthetic.npz").rename(other / "episode-90000000-synthetic.npz")
+    with pytest.raises(TrainingError, match="--resume: the data differ"):
+        trainer(TINY, other, tmp_path / "run", resume=True)
+    with pytest.raises(TrainingError, match="--resume: the contract differ"):
+        Trainer(TINY, ONE_TARGET, [data], tmp_path / "run", quiet=True, resume=True)
+
+
+def test_resume_begins_anew_where_a_run_was_killed_before_its_first_checkpoint(data, tmp_path):
+    with pytest.raises(TrainingError, match="no checkpoint"):
+        trainer(TINY, data, tmp_path / "never", resume=True)
+    (tmp_path / "run" / "checkpoints" / "partial-1.tmp").mkdir(parents=True)
+    assert trainer(TINY, data, tmp_path / "run", resume=True).step == 0
+    trainer(TINY, data, tmp_path / "run").run()
+    assert checkpoint.steps(tmp_path / "run") == [6]
 
 
 def test_command_line(data, tmp_path, capsys):
@@ -196,9 +270,6 @@ def test_a_run_remembers_the_runs_that_it_comes_from(data, tmp_path):
     for run in (*state["chain"], state):
         assert run["elapsed_s"] > 0 and run["data"] == [str(data)] and run["options"]["steps"] == run["step"]
         assert "cores" in run["hardware"]
-
-
-ONE_TARGET = replace(CONTRACT, targets=CONTRACT.targets[:1])
 
 
 def test_a_further_round_may_have_a_target_more(data, tmp_path):

@@ -1,0 +1,79 @@
+"""From a checkpoint back to a run: the same one (`--resume`), or a further round of its weights."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from rssm_ros.training import checkpoint
+from rssm_ros.training.checkpoint import Saved
+from rssm_ros.training.errors import TrainingError
+from rssm_ros.training.learner import Learner
+from rssm_ros.training.options import Options
+from rssm_ros.world_model import Signals
+
+# What decides the batches, the noise or the network. The rest may change: a budget, a rate.
+FIXED: tuple[str, ...] = (
+    "preset",
+    "conv",
+    "latent",
+    "posterior",
+    "representation",
+    "batch",
+    "length",
+    "chunks",
+    "seed",
+    "replay_latents",
+)
+
+
+def check_same(saved: Saved, options: Options, signals: Signals, ticks: int, contents: Sequence[str]) -> None:
+    """TrainingError if a checkpoint's run and this one are not the same: options, contract or data.
+
+    contents: `replay.contents` of every data directory; checkpoints of old versions do not have it.
+    """
+    state = saved.state
+    now, then = asdict(options), {**asdict(Options()), **state["options"]}
+    what = [name for name in FIXED if now[name] != then[name]]
+    if Signals.from_dict(state["signals"]) != signals:
+        what.append("the contract")
+    if state["ticks"] != ticks or list(state.get("contents", contents)) != list(contents):
+        what.append("the data")
+    if what:
+        raise TrainingError(
+            f"--resume: {', '.join(what)} differ from the checkpoint's (step {state['step']}); "
+            "use the same, or a new --out with --start-from"
+        )
+
+
+def load(saved: Saved, learner: Learner) -> None:
+    """All of a learner's tensors; TrainingError if they do not fit."""
+    try:
+        learner.load_state_dict(saved.model)
+    except RuntimeError as error:
+        first = str(error).splitlines()[-1].strip()
+        raise TrainingError(f"--resume: the checkpoint's tensors do not fit ({first})") from error
+
+
+def start_from(run: Path, learner: Learner, signals: Signals) -> list[dict[str, Any]]:
+    """Weights only: optimizer, step and budget begin anew (a further round on more data).
+
+    The contract may have gained targets since: their heads start untrained. Returns the chain of runs that
+    the weights come from. TrainingError if they do not fit.
+    """
+    saved = checkpoint.read(run)
+    refusal = f"--start-from {run}: its weights do not fit this preset and contract"
+    try:
+        found = learner.load_state_dict(saved.model, strict=False)
+    except RuntimeError as error:
+        raise TrainingError(refusal) from error
+    known = {name for name, _ in Signals.from_dict(saved.state["signals"]).targets}
+    added = [name for name, _ in signals.targets if name not in known]
+    fresh = tuple(f"{part}.{name}." for name in added for part in ("world_model.target_heads", "perception"))
+    lacking = [name for name in found.missing_keys if not name.startswith(fresh)]
+    if lacking or found.unexpected_keys:
+        raise TrainingError(f"{refusal} (first: {(lacking + found.unexpected_keys)[0]})")
+    earlier = {"name": run.resolve().name, **saved.state}  # runs of old versions do not know their name
+    return [*saved.state.get("chain", []), checkpoint.stage(earlier)]

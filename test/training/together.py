@@ -1,0 +1,109 @@
+"""One of several processes of a small training run, for `test_distributed`: python -m test.training.together.
+
+Arguments: data, where to write, and what to do as JSON; see `main`.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+from rssm_ros.contract import find_contract
+from rssm_ros.training import distributed
+from rssm_ros.training.distributed import World
+from rssm_ros.training.options import options
+from rssm_ros.training.trainer import Trainer
+
+MUTATIONS = {
+    "percentile of its own returns": ("whole", lambda self, chosen, value: value),
+    "mask mean of its own rows": ("mean", lambda self, value: value),
+    "noise of its own": ("draw", lambda self, make, rows: make(rows)),
+    "mean over its own starts": (
+        "mean_of",
+        lambda self, chosen, value: value.mean() if value.numel() else value.sum(),
+    ),
+    "statistics of its own": ("gather", lambda self, rows: rows),
+    "no exchange": ("average", lambda self, tensors: None),
+}
+
+
+def job(
+    data: str, out: str, name: str, steps: int, mutation: str, float64: bool, facts: dict[str, object]
+) -> None:
+    """Train `steps` updates; process 0 writes parameters, buffers and the first update's gradients."""
+    single, kind = torch.Tensor.float, torch.float64 if float64 else torch.float32
+    torch.set_default_dtype(kind)
+    if float64:  # what asks for single precision gets double
+        torch.Tensor.float = torch.Tensor.double  # type: ignore[method-assign]
+    method, broken = MUTATIONS.get(mutation, ("average", World.average))
+    whole = getattr(World, method)
+    setattr(World, method, broken)
+    try:
+        made = Trainer(
+            replace(options("debug"), threads=1, **facts),  # type: ignore[arg-type]
+            find_contract("manipulator"),
+            [Path(data)],
+            Path(out) / name,
+            quiet=True,
+        )
+        lively(made)
+        kept = train(made, steps, kind)
+    finally:
+        torch.set_default_dtype(torch.float32)
+        torch.Tensor.float = single  # type: ignore[method-assign]
+        setattr(World, method, whole)
+    if made.world.first:
+        save_file(kept, f"{out}/{name}-{made.world.size}.safetensors")
+
+
+@torch.no_grad()
+def lively(made: Trainer) -> None:
+    """Rewards that differ from state to state by some units: an untrained head says 0 everywhere.
+
+    And a range of returns above 1, below which it divides nothing.
+    """
+    made.learner.returns.high.fill_(5.0)
+    out = made.learner.world_model.reward_head.out
+    out.weight[119:136] = torch.randn(17, out.in_features, generator=torch.Generator().manual_seed(1))
+    out.bias.fill_(-20.0)
+    out.bias[119:136] = 0.0
+
+
+def train(made: Trainer, steps: int, kind: torch.dtype) -> dict[str, Tensor]:
+    """Named tensors after `steps` updates."""
+    batch, step = made.replay.batch, made.optimizer.step
+    made.replay.batch = lambda number: {  # type: ignore[method-assign]
+        name: value.to(kind) if value.is_floating_point() else value for name, value in batch(number).items()
+    }
+    kept: dict[str, Tensor] = {}
+
+    def spied(gradients: Sequence[Tensor | None], *rest: object) -> Tensor:
+        if not kept:
+            named = zip(made.optimizer.names, gradients, strict=True)
+            kept.update({f"gradient/{n}": g.clone().contiguous() for n, g in named if g is not None})
+        return step(gradients, *rest)  # type: ignore[arg-type]
+
+    made.optimizer.step = spied  # type: ignore[method-assign]
+    for _ in range(steps):
+        made._update()
+    parameters = {f"parameter/{n}": p.detach().contiguous() for n, p in made.learner.trained()}
+    buffers = {f"buffer/{n}": b.contiguous().clone() for n, b in made.learner.returns.named_buffers()}
+    return kept | parameters | buffers
+
+
+def main(data: str, out: str, jobs: str) -> None:
+    """Jobs as JSON: a list of `job`'s other arguments."""
+    for facts in json.loads(jobs):
+        job(data, out, **facts)
+    distributed.leave()
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
