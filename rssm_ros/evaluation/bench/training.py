@@ -1,0 +1,105 @@
+"""`rssm bench train`: one update of the world model, without imagination."""
+
+from __future__ import annotations
+
+import time
+from statistics import median
+
+import torch
+from torch import Tensor
+
+from rssm_ros.evaluation.bench.costs import training_parts
+from rssm_ros.evaluation.bench.models import camera_contract
+from rssm_ros.evaluation.bench.rows import Row
+from rssm_ros.evaluation.bench.setting import Bench
+from rssm_ros.training.learner import Learner
+from rssm_ros.training.optimizer import Optimizer
+from rssm_ros.training.options import Options
+from rssm_ros.world_model import Signals
+
+RATE = 4e-5
+Batch = dict[str, Tensor]
+
+
+class Step:
+    """Loss, gradients, optimizer: what the trainer does with a batch that is there already."""
+
+    def __init__(self, bench: Bench, conv: str, dtype: str) -> None:
+        request, self.device = bench.request, bench.device
+        self.finish = bench.peaks.finish
+        signals = Signals.from_contract(camera_contract())
+        options = Options(preset=request.size, conv=conv, autocast=dtype == "bfloat16")
+        torch.manual_seed(0)
+        self.learner = Learner(signals, options.sizes(), options).to(self.device)
+        self.learner.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        named = self.learner.trained()
+        self.parameters = [parameter for _, parameter in named]
+        self.optimizer = Optimizer(named)
+        batch = made_up(signals, request.batch, request.length)
+        self.batch = {name: value.to(self.device) for name, value in batch.items()}
+        self.count = 0
+        self.spent: dict[str, list[float]] = {"forward": [], "backward": [], "optimizer": []}
+
+    def __call__(self) -> None:
+        """One update."""
+        noise = torch.Generator(self.device).manual_seed(self.count)
+        self.count += 1
+        marks = [self._mark()]
+        loss = self.learner(self.batch, None, noise, False).loss
+        marks.append(self._mark())
+        gradients = list(torch.autograd.grad(loss, self.parameters, allow_unused=True))
+        marks.append(self._mark())
+        self.optimizer.step(gradients, RATE)
+        marks.append(self._mark())
+        for name, start, end in zip(self.spent, marks, marks[1:]):
+            self.spent[name].append(1e3 * (end - start))
+
+    def _mark(self) -> float:
+        self.finish()
+        return time.perf_counter()
+
+
+def rows(bench: Bench) -> list[Row]:
+    """One row per kind of convolution and dtype; bfloat16 is autocast, as the trainer's."""
+    request, found = bench.request, []
+    frames = request.batch * request.length
+    for conv in request.convolutions:
+        for dtype in request.dtypes:
+            step = Step(bench, conv, dtype)
+            timing = bench.time(step, long=True)
+            learner = step.learner
+            parts = training_parts(
+                learner.world_model,
+                learner.actor,
+                request.batch,
+                request.length,
+                learner.options.particles,
+            )
+            where = {
+                "length": request.length,
+                "frames_per_s": 1e3 * frames / timing.median_ms,
+                **{name: median(spent[-timing.repeats :]) for name, spent in step.spent.items()},
+            }
+            found.append(bench.row("train", conv, request.batch, timing, parts, dtype=dtype, where=where))
+            del step, learner
+    return found
+
+
+def made_up(signals: Signals, rows: int, ticks: int) -> Batch:
+    """A batch [rows, ticks, ...] of noise in which everything is present and labelled."""
+    noise = torch.Generator().manual_seed(0)
+    shape = (rows, ticks)
+
+    def between(*tail: int) -> Tensor:
+        return torch.rand(*shape, *tail, generator=noise) * 2 - 1
+
+    batch: Batch = {name: between(length) for name, length in signals.vectors}
+    for name, image in signals.images:
+        batch[name] = torch.randint(0, 256, (*shape, *image), generator=noise, dtype=torch.uint8)
+    batch |= {f"present_{name}": torch.ones(shape, dtype=torch.bool) for name in signals.modalities}
+    batch |= {name: between(signals.action_dim) for name in ("action", "expert_action", "expert_before")}
+    batch["reward"] = between()
+    batch |= {name: torch.zeros(shape, dtype=torch.bool) for name in ("is_first", "is_last", "is_terminal")}
+    for name, length in signals.targets:
+        batch |= {f"target_{name}": between(length), f"visibility_{name}": torch.ones(shape)}
+    return batch
