@@ -114,11 +114,15 @@ class ParticleFilter:
     A tick whose picture says much more than the prediction did (the dot comes out from behind a mask) is
     computed with up to 64 children per particle, each with its own shock; which of them are worth the exact
     likelihood is drawn by an approximate one, and what that does is weighed out again. So there are more
-    particles where they are needed, of the same distribution. Deterministic in `seed`.
+    particles where they are needed, of the same distribution. Where a picture shows a dot and no particle is
+    near it, the episode is computed again with four times as many (16 and 64 times, if need be): about one in
+    fifty, where the dot was hidden from the start. Deterministic in `seed`.
     """
 
     MOST = 64  # children per particle
     ENOUGH = 0.1  # effective particles, as a share of all, below which there are to be more children
+    ATTEMPTS = (1, 4, 16, 64)  # times as many particles as asked for
+    LOST = 50.0  # nats that the best particle may be worse than the best place in the picture
 
     def __init__(self, setting: DotSetting, particles: int = 4000, seed: int = 0) -> None:
         if setting.walk <= 0:
@@ -135,26 +139,48 @@ class ParticleFilter:
         self, grey: Bytes, covered: Bools, actions: npt.ArrayLike | None = None
     ) -> tuple[Track, Floats]:
         """The track, and equally weighted particles of every tick [T, N, 2]."""
+        pushes = np.zeros((len(grey), 2)) if actions is None else np.asarray(actions, np.float64)
+        for times in self.ATTEMPTS:
+            found = self._attempt(grey, covered, pushes, times * self.particles, times == self.ATTEMPTS[-1])
+            if found is not None:
+                break
+        assert found is not None
+        track, clouds = found
+        return track, clouds[:, :: clouds.shape[1] // self.particles]
+
+    def _attempt(
+        self, grey: Bytes, covered: Bools, pushes: Floats, particles: int, last: bool
+    ) -> tuple[Track, Floats] | None:
+        """A whole episode; None where the dot was lost, unless this is the last attempt."""
         ticks = len(grey)
-        pushes = np.zeros((ticks, 2)) if actions is None else np.asarray(actions, np.float64)
         random = np.random.default_rng([self.seed, 59])
-        clouds = np.empty((ticks, self.particles, 2))
+        clouds = np.empty((ticks, particles, 2))
         means, covariances = np.empty((ticks, 2)), np.empty((ticks, 2, 2))
-        state = np.empty((0, 4))
+        state = np.empty((particles, 4))
         for tick in range(ticks):
             if tick == 0:
-                state, weight = self._start(grey[0], covered[0], random)
+                state, weight = self._start(grey[0], covered[0], particles, random)
             else:
                 state, weight = self._step(state, pushes[tick], grey[tick], covered[tick], random)
             position = state[:, :2]
+            if not last and self._lost(position, grey[tick], covered[tick]):
+                return None
             means[tick] = weight @ position
             centred = position - means[tick]
             covariances[tick] = (weight[:, None] * centred).T @ centred
-            state = state[_systematic(weight, self.particles, random)]
+            state = state[_systematic(weight, particles, random)]
             clouds[tick] = state[:, :2]
         return Track(means, covariances), clouds
 
-    def _start(self, grey: Bytes, covered: Bools, random: np.random.Generator) -> tuple[Floats, Floats]:
+    def _lost(self, position: Floats, grey: Bytes, covered: Bools) -> bool:
+        """Whether the picture shows a dot where no particle is."""
+        everywhere = np.arange(0.0, self.setting.size - 0.5, 0.25)
+        best = self.likelihood.approximate(grey, covered, everywhere, everywhere).max()
+        return bool(self._rough(position, grey, covered).max() < best - self.LOST)
+
+    def _start(
+        self, grey: Bytes, covered: Bools, particles: int, random: np.random.Generator
+    ) -> tuple[Floats, Floats]:
         """States [N, 4] and weights [N] after the first picture, drawn where the approximate map says."""
         setting = self.setting
         span = setting.size - 1 - 2 * setting.margin
@@ -162,7 +188,7 @@ class ParticleFilter:
         centres = setting.margin + (np.arange(count) + 0.5) * span / count
         nats = self.likelihood.approximate(grey, covered, centres, centres).ravel()  # over (y, x)
         share = np.exp(nats - nats.max())
-        cells = _systematic(share / share.sum(), self.particles, random)
+        cells = _systematic(share / share.sum(), particles, random)
         state = start_states(setting, random.random((len(cells), 4)))
         middle = np.stack([centres[cells % count], centres[cells // count]], -1)
         state[:, :2] = middle + (random.random((len(cells), 2)) - 0.5) * span / count
@@ -182,9 +208,9 @@ class ParticleFilter:
             share = np.exp(rough - rough.max())
             share /= share.sum()
             if children == 1:
-                wanted = min(math.ceil(self.ENOUGH * self.particles * np.sum(share**2)), self.MOST)
+                wanted = min(math.ceil(self.ENOUGH * len(state) * np.sum(share**2)), self.MOST)
         if children > 1:
-            chosen = _systematic(share, self.particles, random)
+            chosen = _systematic(share, len(state), random)
             moved, rough = moved[chosen], rough[chosen]
         else:
             rough = np.zeros(len(moved))
