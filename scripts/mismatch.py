@@ -98,11 +98,11 @@ class Changed:
 
 def measure(session: Session, name: str, arguments: argparse.Namespace) -> Filtered:
     """All episodes of one change after the filter."""
-    env = ManipulatorEnv()
+    env = ManipulatorEnv(episode_seconds=arguments.seconds)
     changed, parts = Changed(env, name), []
     for index in range(arguments.episodes):
         seed = arguments.seed + index
-        arrays = record_episode(EpisodePlan(seed, "expert"), changed)
+        arrays = record_episode(EpisodePlan(seed, "expert", arguments.seconds), changed)
         parts.append(filter_episode(session, arrays, arguments.particles, seed, index=index))
     changed.reset(arguments.seed)
     env.close()
@@ -128,6 +128,8 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("bundle", type=Path)
     parser.add_argument("--episodes", type=int, default=20)
+    parser.add_argument("--seconds", type=float, default=30.0, help="length of an episode")
+    parser.add_argument("--only", type=int, nargs="+", metavar="ROW", help="rows of the table, from 0")
     parser.add_argument("--seed", type=int, default=730_000)
     parser.add_argument("--particles", type=int, default=8)
     parser.add_argument("--after", type=int, default=10, help="ticks in a row that make a review")
@@ -136,7 +138,9 @@ def main() -> int:
     session = Session(arguments.bundle)
     thresholds, dt = session.bundle.thresholds.get("surprise", {}), session.bundle.contract.dt
     print("| after 10 s | noticed | median delay, s | reviews before |\n|---|---|---|---|")
-    for index, name in enumerate(CHANGES):
+    names = list(CHANGES)
+    for index in arguments.only or range(len(names)):
+        name = names[index]
         filtered = measure(session, name, arguments)
         if arguments.keep:
             arguments.keep.mkdir(parents=True, exist_ok=True)

@@ -12,6 +12,7 @@ from std_srvs.srv import Trigger
 
 from rssm_ros import messages
 from rssm_ros.evaluation.trace import TraceWriter, belief_dtype
+from rssm_ros.nodes import state_file
 from rssm_ros.nodes.beliefs import records_of
 from rssm_ros.nodes.diagnostics import Diagnostics
 from rssm_ros.nodes.interfaces import COMMANDS, WATCHDOG, message_type, sensing
@@ -233,19 +234,10 @@ class FilterNode(ManagedNode):
         return response
 
     def _on_save(self, _: Any, response: Any) -> Any:
-        return self._file(response, lambda path: path.write_bytes(self.filter.save_state()))
+        return state_file.save(response, self.value("state_file"), self.filter.save_state)
 
     def _on_load(self, _: Any, response: Any) -> Any:
-        return self._file(response, lambda path: self.filter.load_state(path.read_bytes()))
-
-    def _file(self, response: Any, action: Any) -> Any:
-        path = Path(self.value("state_file")).absolute()
-        try:
-            action(path)
-            response.success, response.message = True, str(path)
-        except (OSError, ValueError) as error:
-            response.success, response.message = False, str(error)
-        return response
+        return state_file.load(response, self.value("state_file"), self.filter.load_state)
 
 
 def main() -> int:
