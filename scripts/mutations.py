@@ -29,6 +29,7 @@ TESTS = (
     "test/world_model/test_port.py",
     "test/world_model/test_peer_vectors.py",
     "test/world_model/test_losses.py",
+    "test/world_model/test_initialisation.py",
     "test/behavior",
     "test/training/test_optimizer.py",
 )
@@ -140,6 +141,14 @@ MUTATIONS = (
     Mutation(
         "RMSNorm with epsilon 1e-5", "layers", f"{WORLD}/layers.py",
         "NORM_EPSILON = 1e-4", "NORM_EPSILON = 1e-5",
+    ),
+    Mutation(
+        "block linear counts one block as its fan-in", "layers", f"{WORLD}/layers.py",
+        "initialise(self.weight, inputs)  # counts", "initialise(self.weight, inputs // blocks)  # counts",
+    ),
+    Mutation(
+        "weights not corrected for truncation", "layers", f"{WORLD}/layers.py",
+        "TRUNCATION = 1.1368", "TRUNCATION = 1.0",
     ),
     Mutation(
         "vectors without symlog", "encoder", f"{WORLD}/encoder.py",
