@@ -209,7 +209,7 @@ MUTATIONS = (
         "gradient_norms = [torch.linalg.vector_norm(torch.stack(torch._foreach_norm(given)))] * len(given)",
     ),
     Mutation(
-        "momentum before RMS scaling's bias correction", "optimizer", "rssm_ros/training/optimizer.py",
+        "RMS scaling without bias correction", "optimizer", "rssm_ros/training/optimizer.py",
         "[1.0 - BETA_SQUARE**count for count in counts]", "[1.0 for _ in counts]",
     ),
 )  # fmt: skip

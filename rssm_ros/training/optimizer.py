@@ -92,8 +92,11 @@ class Optimizer:
 
 def learning_rate(peak: float, step: int, warmup: int, progress: float, decay: bool) -> float:
     """Linear warm-up, then constant, or a cosine down to 2 % of the peak over `progress` 0..1 of the
-    budget."""
-    rate = peak * min(1.0, (step + 1) / max(1, warmup))
+    budget.
+
+    As DreamerV3's: update `step`, counted from 0, has step / warmup of the peak, so the first moves nothing.
+    """
+    rate = peak * (step / warmup if step < warmup else 1.0)
     if decay:
         rate *= 0.02 + 0.98 * 0.5 * (1.0 + math.cos(math.pi * min(1.0, max(0.0, progress))))
     return rate

@@ -62,6 +62,9 @@ def test_older_checkpoints_with_one_count_load():
 
 
 def test_learning_rate_schedule():
-    assert learning_rate(1.0, 0, 10, 0.0, decay=False) == pytest.approx(0.1)
+    """The ramp is DreamerV3's: from exactly 0 at the first update to the whole rate at the one after it."""
+    ramp = [learning_rate(1.0, step, 10, 0.0, decay=False) for step in (0, 1, 5, 9, 10, 11)]
+    assert ramp == pytest.approx([0.0, 0.1, 0.5, 0.9, 1.0, 1.0])
+    assert learning_rate(1.0, 0, 0, 0.0, decay=False) == 1.0
     assert learning_rate(1.0, 50, 10, 0.9, decay=False) == 1.0
     assert learning_rate(1.0, 50, 10, 1.0, decay=True) == pytest.approx(0.02)
