@@ -9,8 +9,11 @@ import torch
 from torch import nn
 
 from rssm_ros import provenance
+from rssm_ros.world_model.decoder import ImageDecoder, VectorDecoder
+from rssm_ros.world_model.encoder import ImageEncoder
+from rssm_ros.world_model.heads import ContinueHead, TwoHotHead
 
-COMPILED = ("ImageEncoder", "ImageDecoder", "VectorDecoder", "TwoHotHead", "ContinueHead")
+COMPILED = (ImageEncoder, ImageDecoder, VectorDecoder, TwoHotHead, ContinueHead)
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
 
 
@@ -44,7 +47,7 @@ def compile_parts(module: nn.Module) -> None:
     and with them checkpoints, do not change.
     """
     for part in module.modules():
-        if type(part).__name__ in COMPILED:
+        if isinstance(part, COMPILED):
             part.compile(dynamic=False)
 
 

@@ -12,6 +12,7 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from torch.utils.tensorboard import SummaryWriter
 
@@ -87,7 +88,7 @@ class Reporter:
     def alarms(self, step: int, texts: Sequence[str]) -> None:
         """What goes wrong without being an error, in words and in the log."""
         for text in texts:
-            self.say(f"[bold red]![/] step {step}: {text}")
+            self.say(f"[bold red]![/] step {step}: {escape(text)}")
             for sink in self.sinks:
                 sink.text("alarms", text, step)
 

@@ -201,6 +201,38 @@ def test_a_full_disk_keeps_the_last_good_checkpoint_and_training_goes_on(data, t
     assert checkpoint.steps(tmp_path / "run") == [3, 4]
 
 
+def test_compiling_changes_no_name_of_a_checkpoint(data, tmp_path):
+    """What is compiled is the large products; nothing runs here, since compiling takes a minute."""
+    plain = trainer(TINY, data, tmp_path / "plain")
+    made = trainer(replace(TINY, compile=True), data, tmp_path / "run")
+    assert made.learner.state_dict().keys() == plain.learner.state_dict().keys()
+    compiled = [name for name, part in made.learner.named_modules() if part._compiled_call_impl is not None]
+    assert {"world_model.encoders.camera", "world_model.image_decoders.camera", "critic.fast"} <= set(
+        compiled
+    )
+    assert "world_model.rssm" not in compiled
+    assert all(part._compiled_call_impl is None for part in plain.learner.modules())
+
+
+def test_a_checkpoint_of_an_old_version_loads(data, tmp_path):
+    """It has a tensor that nothing needs any more, and lacks options and facts that are new."""
+    made = trainer(TINY, data, tmp_path / "run")
+    made._update()
+    place = made._save()
+    model = {**checkpoint.load_file(place / "model.safetensors"), "returns.weight": torch.ones(())}
+    checkpoint.save_file(model, place / "model.safetensors")
+    state = json.loads((place / "state.json").read_text())
+    for name in ("contents", "processes"):
+        del state[name]
+    for name in ("checkpoint_steps", "validate_steps", "replay_latents", "compile", "wandb"):
+        del state["options"][name]
+    del state["options"]["scales"]["replay_value"]
+    (place / "state.json").write_text(json.dumps(state))
+    assert checkpoint.load_checkpoint(tmp_path / "run")[3]["step"] == 1
+    assert trainer(TINY, data, tmp_path / "run", resume=True).step == 1
+    assert trainer(TINY, data, tmp_path / "next", start_from=tmp_path / "run").chain
+
+
 def test_one_process_at_a_time_trains_into_a_run(data, tmp_path):
     with (
         checkpoint.alone(tmp_path / "run"),
@@ -284,6 +316,7 @@ def test_a_further_round_may_have_a_target_more(data, tmp_path):
     assert made.step == 0 and not any(made.optimizer.counts)
     fresh = "world_model.target_heads.destination."
     old = {name: value.clone() for name, value in now.items() if name.startswith(fresh)}
+    made._update()  # the first step of the warm-up has no rate
     terms = made._update()
     assert float(terms["target_destination"]) > 0.0 and torch.isfinite(terms["loss"])
     moved = made.learner.state_dict()
