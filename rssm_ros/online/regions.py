@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from rssm_ros.bundle import Bundle
 from rssm_ros.online.belief import NEVER, Belief, Vector
 from rssm_ros.online.errors import FilterError
 
@@ -103,6 +104,12 @@ class RegionMap:
             if np.shape(value) != shape:
                 raise FilterError(f"region map: {np.shape(value)} where {shape} is expected; calibrate again")
         return found
+
+
+def regions_of(bundle: Bundle) -> dict[str, RegionMap]:
+    """The maps of a calibrated bundle by target; none where `rssm calibrate` was not run. Raises
+    FilterError."""
+    return {name: RegionMap.from_dict(data) for name, data in bundle.calibration.get("regions", {}).items()}
 
 
 def _rows(values: Sequence[Sequence[float]]) -> tuple[tuple[float, ...], ...]:

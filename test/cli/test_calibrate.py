@@ -8,7 +8,7 @@ import pytest
 
 from rssm_ros.bundle import load_bundle
 from rssm_ros.cli.main import main
-from rssm_ros.online.regions import RegionMap
+from rssm_ros.online.regions import regions_of
 from rssm_ros.online.session import Session
 from test.bundles import tiny_bundle
 from test.evaluation.test_filtering import made_up_episode
@@ -43,7 +43,8 @@ def test_calibrated_bundles_load_and_say_on_what(bundle, data, capsys):
     assert calibration["data"]["episodes"] == 6 and calibration["check"]["episodes"] == 3
     assert len(calibration["data"]["sha256"]) == 64 and calibration["particles"] == 2
     assert set(calibration["regions"]) == {"package", "destination"}
-    region = RegionMap.from_dict(calibration["regions"]["package"])
+    assert regions_of(before) == {}
+    region = regions_of(after)["package"]
     assert set(region.gain) == {"camera", "odom", "joints"}
     assert "camera+joints+odom" in (bundle / "README.md").read_text()
     # Labels drawn by chance from one distribution: whatever the model says, the map learns how wrong it is.
