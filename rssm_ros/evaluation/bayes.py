@@ -19,8 +19,8 @@ Floats = npt.NDArray[np.float64]
 Singles = npt.NDArray[np.float32]
 Bytes = npt.NDArray[np.uint8]
 Bools = npt.NDArray[np.bool_]
-STEPS = 2048  # of the dot's weight, 0..1, in the table of log-probabilities
-REACH = 4.0  # standard deviations of the blob, beyond which it changes a level by less than 1/10
+STEPS = 4096  # of the dot's weight, 0..1, in the table of log-probabilities
+REACH = 4.5  # standard deviations of the blob, beyond which it changes a level by less than 1/100
 LEAST = 1e-300  # a probability: below it the logarithm is cut off
 MAP_STEP = 0.05  # px, of the map of the approximate likelihood
 
@@ -56,7 +56,7 @@ class PixelLikelihood:
         self._table = np.concatenate([table - table[:, :1], np.zeros((1, STEPS + 1))]).astype(np.float32)
 
     def __call__(self, grey: Bytes, covered: Bools, position: Floats) -> Floats:
-        """grey, covered [H, W], positions [N, 2] -> nats [N], exactly."""
+        """grey, covered [H, W], positions [N, 2] -> nats [N], to within 0.1."""
         radius, blur = self._radius, self.setting.blur
         levels = np.pad(np.where(covered, 256, grey.astype(np.int32)), radius, constant_values=256)
         rows = levels * (STEPS + 1)  # [H + 2 R, W + 2 R], where a pixel's row of the table begins

@@ -92,7 +92,7 @@ def believe(
 def exact(
     setting: DotSetting,
     episodes: Episodes,
-    particles: int = EXACT_PARTICLES,
+    particles: int | None = None,
     kept: Path | None = None,
     watch: Watch | None = None,
 ) -> list[Track]:
@@ -100,13 +100,14 @@ def exact(
 
     Raises EvaluationError where `kept` holds those of other episodes.
     """
-    identity = np.array([repr(setting), str(particles), repr(episodes.seeds)])
+    number = EXACT_PARTICLES if particles is None else particles
+    identity = np.array([repr(setting), str(number), repr(episodes.seeds)])
     if kept is not None and kept.exists():
         with np.load(kept) as stored:
             if not np.array_equal(stored["identity"], identity):
                 raise EvaluationError(f"{kept} holds the exact tracks of other episodes; delete it")
             return [Track(mean, covariance) for mean, covariance in zip(stored["mean"], stored["covariance"])]
-    bayes = ParticleFilter(setting, particles)
+    bayes = ParticleFilter(setting, number)
     tracks = []
     for row, (images, covered) in enumerate(zip(episodes.images, episodes.covered)):
         tracks.append(bayes.run(images, covered, episodes.actions[row]))
