@@ -1,4 +1,4 @@
-"""Draws docs/images/dot.png: the hidden dot, the truth and what the exact filter believes, tick by tick."""
+"""Draws docs/images/dot.png: the hidden dot, the truth and what the exact filter believes, by ticks."""
 
 from pathlib import Path
 
