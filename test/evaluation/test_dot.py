@@ -160,7 +160,7 @@ def test_a_dot_that_was_hidden_from_the_start_is_found() -> None:
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_four_thousand_particles_are_enough() -> None:
-    """On an episode of the hard setting as near to the grid and to 16,000 as chance lets it be: 1 %."""
+    """On an episode of the hard setting within 2 % of the grid and of 16,000: chance, over many it is 1 %."""
     made = simulate(HARD, [2])
     hidden = dot.hidden_ticks(made.visibility)[0]
     square = []
