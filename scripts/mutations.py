@@ -96,12 +96,13 @@ MUTATIONS = (
     ),
     Mutation(
         "a block's own part last", "block layout", f"{WORLD}/rssm.py",
-        "torch.cat([own, shared], -1)", "torch.cat([shared, own], -1)",
+        "of_own, of_shared = torch.split(self.dynamics.weight, [own.shape[-1], shared.shape[-1]], 1)",
+        "of_shared, of_own = torch.split(self.dynamics.weight, [shared.shape[-1], own.shape[-1]], 1)",
     ),
     Mutation(
         "norm per block instead of over all of deter", "block layout", f"{WORLD}/rssm.py",
-        "x = self.dynamics_norm(x.transpose(0, 1).reshape(rows, -1))",
-        "x = self.dynamics_norm(F.rms_norm(x, x.shape[-1:]).transpose(0, 1).reshape(rows, -1))",
+        "x = self.dynamics_norm(x)",
+        "x = self.dynamics_norm(nn.functional.rms_norm(x.unflatten(-1, (g, -1)), own.shape[-1:]).flatten(1))",
     ),
     Mutation(
         "gates ordered update, candidate, reset", "block layout", f"{WORLD}/rssm.py",

@@ -26,7 +26,7 @@ class Session:
         self._sessions: dict[str, onnxruntime.InferenceSession] = {}
         for file, (inputs, outputs) in signatures(self.bundle).items():
             path = self.bundle.folder / file
-            session = _open(path, threads)
+            session = open_graph(path, threads)
             check_signature(path, session.get_inputs(), inputs, "input")
             check_signature(path, session.get_outputs(), outputs, "output")
             self._sessions[file.removesuffix(".onnx")] = session
@@ -120,9 +120,10 @@ class Session:
         )
 
 
-def _open(
+def open_graph(
     path: Path, threads: int, providers: Sequence[str] = ("CPUExecutionProvider",)
 ) -> onnxruntime.InferenceSession:
+    """One graph as this package runs it. Raises BundleError where onnxruntime refuses it."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # a robot has other work to do

@@ -150,7 +150,7 @@ class WorldModel(nn.Module):
             if blanks[t]:
                 prior = rssm.prior(deter)
             elif rssm.needs_prior:
-                with torch.no_grad():  # the update takes it as given; the batched one below gets its gradients
+                with torch.no_grad():  # taken as given; the batched one below gets gradients
                     prior = rssm.prior(deter)
             posterior = rssm.posterior(deter, prior, seen[t])
             if prior is not None and blanks[t]:

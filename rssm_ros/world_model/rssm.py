@@ -11,11 +11,10 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from rssm_ros.world_model.errors import WorldModelError
 from rssm_ros.world_model.latents import latent_of
-from rssm_ros.world_model.layers import BlockLinear, Layer, Linear, NormSiLU, wide
+from rssm_ros.world_model.layers import BlockLinear, Layer, Linear, NormSiLU, blockwise, product, wide
 from rssm_ros.world_model.plain import PlainGRU
 from rssm_ros.world_model.product import ProductPosterior
 from rssm_ros.world_model.sizes import Sizes
@@ -153,10 +152,13 @@ class RSSM(nn.Module):
             return result
         g, rows = self.sizes.blocks, deter.shape[0]
         x0, x1 = self.input_deter(deter), self.input_stoch(stoch.flatten(-2))
-        shared = torch.cat([x0, x1, action], -1).unsqueeze(0).expand(g, -1, -1)  # [G, B, 3 hidden]
+        shared = torch.cat([x0, x1, action], -1)  # [B, 3 hidden]
         own = deter.reshape(rows, g, -1).transpose(0, 1)  # [G, B, D/G]
-        x = self.dynamics.grouped(torch.cat([own, shared], -1))  # [G, B, D/G]
-        x = self.dynamics_norm(x.transpose(0, 1).reshape(rows, -1))  # the norm spans *all* of deter
+        # Every block reads concat[own, shared]; apart, `shared` need not be copied for each of them.
+        of_own, of_shared = torch.split(self.dynamics.weight, [own.shape[-1], shared.shape[-1]], 1)
+        x = blockwise(own, of_own).transpose(0, 1).reshape(rows, -1)
+        x = x + product(shared, of_shared.transpose(1, 2).flatten(0, 1), self.dynamics.bias)
+        x = self.dynamics_norm(x)  # the norm spans *all* of deter
         x = self.gates.grouped(x.reshape(rows, g, -1).transpose(0, 1))  # [G, B, 3 D/G]
         reset, candidate, update = x.chunk(3, -1)  # split *inside* each block
         update = torch.sigmoid(update - 1.0)
@@ -187,9 +189,8 @@ class RSSM(nn.Module):
         ]
         linear = self.posterior_layer.linear
         weight = linear.weight[:, self.sizes.deter :]
-        return Evidence(
-            F.linear(torch.cat([*parts, (~here).to(parts[0].dtype)], -1), weight, linear.bias), here
-        )
+        inputs = torch.cat([*parts, (~here).to(parts[0].dtype)], -1)
+        return Evidence(product(inputs, weight, linear.bias), here)
 
     def posterior(self, deter: Tensor, prior: Tensor | None, evidence: Evidence) -> Tensor:
         """deter [B, D], evidence [B or 1, ...] -> posterior [B, S, P], whether anything is present or not.
@@ -201,7 +202,7 @@ class RSSM(nn.Module):
             result: Tensor = self.product(deter, prior, evidence.said, evidence.presence)
             return result
         weight = self.posterior_layer.linear.weight[:, : self.sizes.deter]
-        hidden = self.posterior_layer.norm(F.linear(deter, weight) + evidence.said)
+        hidden = self.posterior_layer.norm(product(deter, weight) + evidence.said)
         return self.latent.distribution(self.posterior_logits(hidden))
 
     @property

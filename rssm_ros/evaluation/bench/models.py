@@ -76,4 +76,4 @@ def core_graph(world_model: WorldModel, folder: Path, threads: int) -> onnxrunti
     free = {"deter", "stoch", "action", "is_first", "noise"}
     export_graph(CoreFilter(world_model).eval(), inputs, free, folder / "core.onnx", weights)
     weights.close()
-    return session._open(folder / "core.onnx", threads)
+    return session.open_graph(folder / "core.onnx", threads)
