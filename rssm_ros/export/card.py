@@ -27,7 +27,7 @@ def model_card(bundle: Bundle, folder: Path) -> str:
                 "actions": ", ".join(contract.channels),
                 "targets": ", ".join(f"{t.name} ({', '.join(t.fields)}; {t.unit})" for t in contract.targets),
                 "rate": f"{contract.rate} ticks a second, actuation delay {contract.actuation_delay}",
-                "latent": f"deter {latent.deter}, stoch {latent.stoch} x {latent.classes}",
+                "latent": f"deter {latent.deter}, {latent.kind} stoch {latent.stoch} x {latent.classes}",
                 "imagination": f"{latent.horizon} ticks in rollout.onnx",
             }
         ),
@@ -36,6 +36,7 @@ def model_card(bundle: Bundle, folder: Path) -> str:
         _commands("Training", commands),
         _section("" if commands else "Training", training),
         _section("Calibrated thresholds", bundle.thresholds),
+        _section("Calibration", {k: v for k, v in bundle.calibration.items() if k != "regions"}),
         _commands(
             "Check and use",
             [f"rssm verify models/{bundle.name}", f"rssm evaluate-policy models/{bundle.name} --seeds 10"],

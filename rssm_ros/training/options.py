@@ -125,8 +125,19 @@ _DEBUG = replace(
 )
 
 
-# The short run's, without what only a robot has; pixels are few, so they weigh as much as DreamerV3's.
-_DOT = replace(_SHORT, preset="dot", scales=replace(_SHORT.scales, image=1.0), imagination_fraction=0.0)
+# The short run's, without what only a robot has. New masks are unpredictable: pixels at full weight would have
+# the latent spend itself on them; and they are occlusion enough, so no patches of other greys.
+_DOT = replace(
+    _SHORT,
+    preset="dot",
+    length=64,
+    chunks=3,
+    rate=1e-3,
+    decode_stride=4,
+    scales=replace(_SHORT.scales, imitation=0.0, reward=0.0, continue_=0.0),
+    augmentation=Augmentation(gap=0.1, blackout=0.0, sparse=0.0, silent=0.0, patch=0.0),
+    imagination_fraction=0.0,
+)
 
 # Each generation's KL: balanced as dyn and rep weights, with its own free nats.
 _PLANET = Options(preset="planet", batch=50, length=50, rate=1e-3, free_nats=3.0, scales=Scales(rep=1.0))
