@@ -31,7 +31,7 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
         "--seconds",
         type=float,
         default=2.0,
-        help="per row, ten times that where one call takes seconds (default 2)",
+        help="per row, five times that where one call takes seconds (default 2)",
     )
     parser.add_argument("--repeats", type=int, default=300, help="calls per row at most (default 300)")
     parser.add_argument("--bundle", type=Path, help="bundle beside the presets (default models/manipulator)")

@@ -46,7 +46,8 @@ its threads, load average {load:.2f} when it began.
 
 *Floor*: the least time that the same arithmetic and the same weights can take here: the sum over layers of
 max(operations / peak, bytes of weights / bandwidth), from the peaks measured in the same run. The peak is
-that of the fastest large matrix product, the bandwidth that of a matrix-vector product over as many bytes as
+that of the fastest large matrix product (torch's own is MKL's, which keeps to half of the vector width on
+some processors; oneDNN's does not), the bandwidth that of a matrix-vector product over as many bytes as
 the model's weights. *CPU*: processor time; where it is well below the median, other programs were running.
 Models are untrained presets with one 64 x 64 camera, six actions and one target, except the bundle that
 ships (camera, odometry, joints). A filter step takes observations in and gives all outputs: encoders,
@@ -106,6 +107,10 @@ def ratios(rows: Sequence[Row]) -> list[str]:
         if row.ratio is not None and goal(row) is not None:
             verdict = "met" if row.ratio <= WITHIN else "missed"
             said.append(f"{row.size} {row.variant} / floor: {row.ratio:.2f} x (<= {WITHIN:g}: {verdict})")
+            if row.floor_torch_ms:
+                said[-1] += (
+                    f"; {row.median_ms / row.floor_torch_ms:.2f} x with the peak of torch's own product"
+                )
     for row in one.values():
         tail = row.p99_ms / row.median_ms
         if row.size == "manipulator":

@@ -16,6 +16,7 @@ EDGES = {"cpu": (512, 1024, 2048), "cuda": (4096, 8192)}  # of the square matric
 READ = 256 << 20  # bytes; more than any cache
 COLUMNS = 2048  # of the matrix in a matrix-vector product, as in size12m's core
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+TORCH = "torch"  # its own product; MKL on most x86 machines
 LOOK = Effort(30, 0.6, 3)
 
 
@@ -25,12 +26,15 @@ class Peaks:
 
     def __init__(self, device: torch.device, threads: int) -> None:
         self.device, self.threads = device, threads
-        self._operations: dict[str, float] = {}
+        self._operations: dict[str, dict[str, float]] = {}
 
-    def operations(self, dtype: str) -> float:
-        """Operations a second in a large matrix product: the fastest call of the fastest library."""
+    def operations(self, dtype: str) -> dict[str, float]:
+        """Operations a second in a large matrix product, by library: the fastest call at the best size."""
         if dtype not in self._operations:
-            self._operations[dtype] = max(gained(n, timing) for _, n, timing in self.product_times(dtype))
+            found: dict[str, float] = {}
+            for library, edge, timing in self.product_times(dtype):
+                found[library] = max(found.get(library, 0.0), gained(edge, timing))
+            self._operations[dtype] = found
         return self._operations[dtype]
 
     def bandwidth(self, size: int) -> float:
@@ -58,7 +62,7 @@ class Peaks:
     def products(self, dtype: str) -> dict[str, Callable[[Tensor, Tensor], Tensor]]:
         """The libraries that multiply matrices here. MKL keeps to 256-bit vectors on some processors, oneDNN
         does not: neither alone says what the machine can do."""
-        found: dict[str, Callable[[Tensor, Tensor], Tensor]] = {"torch": F.linear}
+        found: dict[str, Callable[[Tensor, Tensor], Tensor]] = {TORCH: F.linear}
         onednn = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
         if self.device.type == "cpu" and dtype == "float32" and onednn:
             found["onednn"] = lambda x, w: F.linear(x.to_mkldnn(), w).to_dense()

@@ -4,20 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any
 
 WIDTH = {"float32": 4, "bfloat16": 2}  # bytes of a number
 COMPUTE, BANDWIDTH = "compute", "bandwidth"
-
-
-class Machine(Protocol):
-    """What a floor needs to know of the machine."""
-
-    def operations(self, dtype: str) -> float:
-        """Operations a second in a large matrix product (a multiply-add is two)."""
-
-    def bandwidth(self, size: int) -> float:
-        """Bytes a second in a matrix-vector product over `size` bytes, read again and again."""
 
 
 @dataclass(frozen=True)
@@ -45,20 +35,18 @@ class Floor:
     groups: dict[str, float] = field(default_factory=dict)  # ms by the first word of the parts' names
 
 
-def floor(parts: Sequence[Part], machine: Machine, dtype: str) -> Floor:
+def floor(parts: Sequence[Part], peak: float, bandwidth: float, dtype: str) -> Floor:
     """Sum over parts of max(operations / peak, bytes of weights / bandwidth).
 
-    The bandwidth is that of a matrix-vector product over as many bytes as all parts' weights together: what
-    of them stays in a cache between two calls of the model stays there for the product as well.
+    peak: operations a second in a large matrix product of this dtype; a multiply-add is two. bandwidth: bytes
+    a second in a matrix-vector product over as many bytes as `size_of` all parts: what of them stays in a
+    cache between two calls of the model stays there for the product as well.
     """
-    peak = machine.operations(dtype)
-    width = WIDTH[dtype]
-    speed = machine.bandwidth(max(1, width * sum(part.weights for part in parts)))
     bound = {COMPUTE: 0.0, BANDWIDTH: 0.0}
     groups: dict[str, float] = {}
     for part in parts:
         computed = part.operations / peak
-        read = part.calls * part.weights * width / speed
+        read = part.calls * part.weights * WIDTH[dtype] / bandwidth
         bound[COMPUTE if computed >= read else BANDWIDTH] += max(computed, read)
         group = part.name.split(".")[0]
         groups[group] = groups.get(group, 0.0) + 1e3 * max(computed, read)
@@ -82,6 +70,7 @@ class Row:
     repeats: int
     floor_ms: float | None = None  # None where nobody knows one
     floor_by: str | None = None
+    floor_torch_ms: float | None = None  # the same with the peak of torch's own product, not the fastest one
     cpu_ms: float | None = None  # processor time: what is left when other programs take their share away
     rate: float | None = None  # of a peak: operations or bytes a second
     parts: dict[str, Any] = field(default_factory=dict)  # where the time goes: measured ms and floors
@@ -96,6 +85,11 @@ class Row:
     def to_dict(self) -> dict[str, Any]:
         """Plain data for JSON."""
         return {**{name: getattr(self, name) for name in self.__dataclass_fields__}, "ratio": self.ratio}
+
+
+def size_of(parts: Iterable[Part], dtype: str) -> int:
+    """Bytes of the weights of all parts, each once."""
+    return WIDTH[dtype] * sum(part.weights for part in parts)
 
 
 def scaled(parts: Iterable[Part], rows: int = 1, calls: int = 1) -> list[Part]:

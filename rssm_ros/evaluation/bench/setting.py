@@ -10,8 +10,8 @@ from typing import Any
 import torch
 
 from rssm_ros import provenance
-from rssm_ros.evaluation.bench.peaks import Peaks
-from rssm_ros.evaluation.bench.rows import Part, Row, floor
+from rssm_ros.evaluation.bench.peaks import TORCH, Peaks
+from rssm_ros.evaluation.bench.rows import Part, Row, floor, size_of
 from rssm_ros.evaluation.bench.timing import Effort, Timing, measure
 from rssm_ros.evaluation.errors import EvaluationError
 from rssm_ros.training.machine import prepare
@@ -34,7 +34,7 @@ class Request:
     horizon: int = 15  # ticks of a rollout
     convolutions: tuple[str, ...] = CONVOLUTIONS
     dtypes: tuple[str, ...] = DTYPES
-    seconds: float = 2.0  # at most so long per row of the filter; ten times that per row of the others
+    seconds: float = 2.0  # at most so long per row of the filter; five times that per row of the others
     repeats: int = 300  # at most so many calls per row
     bundle: Path | None = None  # the shipped one, where the filter's rows ask for it
 
@@ -71,15 +71,17 @@ class Bench:
             "machine": provenance.machine(),
         }
 
-    def effort(self, long: bool = False) -> Effort:
-        """How long to measure one row; `long` for calls that take seconds."""
+    def effort(self, long: bool = False, most: int | None = None) -> Effort:
+        """How long to measure one row; `long` for calls that take seconds, `most` so many of them."""
         request = self.request
+        repeats = request.repeats if most is None else min(most, request.repeats)
         # Three updates go by until the allocator has all the memory that one needs.
-        return Effort(request.repeats, request.seconds * (10 if long else 1), 3 if long else 10)
+        warmup = (3 if most is None else 1) if long else 10
+        return Effort(repeats, request.seconds * (5 if long else 1), warmup)
 
-    def time(self, call: Callable[[], object], long: bool = False) -> Timing:
+    def time(self, call: Callable[[], object], long: bool = False, most: int | None = None) -> Timing:
         """One call, measured on this device."""
-        return measure(call, self.effort(long), self.peaks.finish)
+        return measure(call, self.effort(long, most), self.peaks.finish)
 
     def row(
         self,
@@ -95,9 +97,12 @@ class Bench:
         where: dict[str, Any] | None = None,
     ) -> Row:
         """A row; its floor, from bandwidths measured right now, where there are parts."""
-        least = floor(parts, self.peaks, dtype) if parts else None
-        told = dict(where or {})
-        if least is not None:
+        told, least, plain = dict(where or {}), None, None
+        if parts:
+            peaks = self.peaks.operations(dtype)
+            bandwidth = self.peaks.bandwidth(size_of(parts, dtype))
+            least = floor(parts, max(peaks.values()), bandwidth, dtype)
+            plain = floor(parts, peaks[TORCH], bandwidth, dtype).ms
             told["floors_ms"] = least.groups
         return Row(
             name=name,
@@ -111,6 +116,7 @@ class Bench:
             repeats=timing.repeats,
             floor_ms=least.ms if least else None,
             floor_by=least.by if least else None,
+            floor_torch_ms=plain,
             cpu_ms=timing.cpu_ms,
             parts=told,
             **self.about,

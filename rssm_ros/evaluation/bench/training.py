@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable, Sequence
 from statistics import median
 
 import torch
@@ -15,7 +16,7 @@ from rssm_ros.evaluation.bench.setting import Bench
 from rssm_ros.training.learner import Learner
 from rssm_ros.training.optimizer import Optimizer
 from rssm_ros.training.options import Options
-from rssm_ros.world_model import Signals
+from rssm_ros.world_model import Beliefs, Signals
 
 RATE = 4e-5
 Batch = dict[str, Tensor]
@@ -54,6 +55,45 @@ class Step:
         for name, start, end in zip(self.spent, marks, marks[1:]):
             self.spent[name].append(1e3 * (end - start))
 
+    def pieces(self) -> dict[str, Callable[[], None]]:
+        """The update's largest parts by themselves, forward and backward: where its time goes."""
+        model, batch = self.learner.world_model, self.batch
+        presence = {name: batch[f"present_{name}"] for name in model.signals.modalities}
+        noise = torch.Generator(self.device).manual_seed(0)
+        with torch.no_grad():
+            tokens = {name: value.float() for name, value in model.tokens(batch, presence).items()}
+            shock = model.rssm.latent.noise(*batch["is_first"].shape, generator=noise)
+
+        def recurrence() -> Beliefs:
+            evidence = model.rssm.evidence(tokens, presence)
+            return model.filter(evidence, batch["action"], batch["is_first"], shock, None)
+
+        with torch.no_grad():
+            features = recurrence().features
+        features.requires_grad_(True)
+
+        def descend(outputs: Sequence[Tensor], wanted: list[Tensor]) -> None:
+            total = torch.stack([output.float().sum() for output in outputs]).sum()
+            torch.autograd.grad(total, wanted, allow_unused=True)
+
+        def cast() -> torch.autocast:
+            return torch.autocast(self.device.type, torch.bfloat16, self.learner.options.autocast)
+
+        def encoder() -> None:
+            with cast():
+                outputs = list(model.tokens(batch, presence).values())
+            descend(outputs, list(model.encoders.parameters()))
+
+        def decoder() -> None:
+            with cast():
+                outputs = list(model.decode(features).values())
+            descend(outputs, [features, *model.image_decoders.parameters()])
+
+        def core() -> None:
+            descend(recurrence(), list(model.rssm.parameters()))
+
+        return {"encoder": encoder, "recurrence": core, "decoder": decoder}
+
     def _mark(self) -> float:
         self.finish()
         return time.perf_counter()
@@ -79,6 +119,10 @@ def rows(bench: Bench) -> list[Row]:
                 "length": request.length,
                 "frames_per_s": 1e3 * frames / timing.median_ms,
                 **{name: median(spent[-timing.repeats :]) for name, spent in step.spent.items()},
+                **{
+                    name: bench.time(piece, long=True, most=3).to_dict()
+                    for name, piece in step.pieces().items()
+                },
             }
             found.append(bench.row("train", conv, request.batch, timing, parts, dtype=dtype, where=where))
             del step, learner
