@@ -19,6 +19,7 @@ COMMANDS = {
     "export": "turn a checkpoint into a bundle",
     "calibrate": "thresholds and regions of a bundle from held-out data",
     "verify": "prove that a bundle computes here what it computed where it was made",
+    "bench": "how long a step takes here, beside the least it could take",
     "evaluate-policy": "sorted packages of a bundle beside expert, memoryless and random",
     "evaluate-dot": "error of a bundle on the hidden moving dot beside the exact Bayes filter",
     "scene": "measure the sorting cell: is memory what makes the difference?",
