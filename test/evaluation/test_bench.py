@@ -218,6 +218,8 @@ def test_the_page_judges_against_the_goals() -> None:
     ]
     text = page.page({"filter": rows})
     assert "| <= 2: met |" in text and "| <= 3.1: missed |" in text
+    assert page.judged(replace(rows[2], cpu_ms=1.0)) == "<= 3.1: busy"
+    assert page.judged(replace(rows[2], cpu_ms=3.0)) == "<= 3.1: missed"
     assert "32 particles / 1, size12m strided: 5.0 x (<= 4.5: missed)" in text
     assert "size12m strided / floor: 1.12 x (<= 1.2: met)" in text
     assert "size12m exact / floor: 1.60 x (<= 1.2: missed)" in text
