@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from rssm_ros.cli import bench as bench_command
 from rssm_ros.cli import main
 from rssm_ros.evaluation.bench import costs, page, suite, ticks, training
 from rssm_ros.evaluation.bench.models import camera_contract, untrained
@@ -207,6 +208,10 @@ def row(name: str, size: str, variant: str, batch: int, ms: float, floor_ms: flo
         **told, threads=1, backend="onnxruntime", device="cpu", median_ms=ms, p99_ms=2.5 * ms, repeats=3,
         floor_ms=floor_ms, floor_by="bandwidth", versions={"torch": "1"}, machine=machine,
     )  # fmt: skip
+
+
+def test_the_command_names_every_benchmark_there_is() -> None:
+    assert tuple(suite.SUITE) == bench_command.NAMES
 
 
 def test_the_page_judges_against_the_goals() -> None:
