@@ -1,5 +1,6 @@
 """From a decoded message to the array the model was trained on: checked, resized, never invented."""
 
+import math
 from functools import lru_cache
 from typing import Any
 
@@ -71,15 +72,24 @@ def _fit(image: Array, height: int, width: int, way: str) -> Array:
 def _resize(image: Array, height: int, width: int) -> Array:
     """[h, w, c] -> [height, width, c]: each pixel is the mean over the area that it covers.
 
-    Two small matrix products instead of a library: a robot needs numpy and the runtime only.
+    Two matrix products instead of a library: a robot needs numpy and the runtime only. How the pixels of an
+    axis share repeats gcd(inputs, outputs) times, so one group's shares, which are dense, do for all.
     """
     h, w, channels = image.shape
-    rows = _overlap(height, h) @ image.reshape(h, w * channels).astype(np.float32)  # [height, w * c]
-    columns = np.matmul(_overlap(width, w), rows.reshape(height, w, channels))  # [height, width, c]
-    return np.asarray(np.rint(columns).clip(0, 255), np.uint8)
+    groups, shares = _shares(height, h)
+    rows = np.matmul(shares, image.reshape(groups, h // groups, w * channels).astype(np.float32))
+    groups, shares = _shares(width, w)
+    columns = np.matmul(shares, rows.reshape(height * groups, w // groups, channels))
+    return np.asarray(np.rint(columns).clip(0, 255), np.uint8).reshape(height, width, channels)
 
 
 @lru_cache(maxsize=16)
+def _shares(outputs: int, inputs: int) -> tuple[int, npt.NDArray[np.float32]]:
+    """How often the pattern repeats along an axis, and one group's shares."""
+    groups = math.gcd(outputs, inputs)
+    return groups, _overlap(outputs // groups, inputs // groups)
+
+
 def _overlap(outputs: int, inputs: int) -> npt.NDArray[np.float32]:
     """[outputs, inputs]: the share of each input pixel in each output pixel along one axis; rows sum to 1."""
     edges = np.arange(outputs + 1) * (inputs / outputs)

@@ -125,8 +125,8 @@ _DEBUG = replace(
 )
 
 
-# The short run's, without what only a robot has. New masks are unpredictable: with pixels at full weight the latent
-# would spend itself on them; and they are occlusion enough, so no patches of other greys.
+# The short run's, without what only a robot has. New masks are unpredictable: at full weight the latent would
+# spend itself on pixels; and they are occlusion enough, so no patches of other greys.
 _DOT = replace(
     _SHORT,
     preset="dot",

@@ -24,6 +24,23 @@ def test_area_resize_averages():
     np.testing.assert_array_equal(prepare(camera(), image), np.full((4, 8, 3), 50))
 
 
+@pytest.mark.parametrize("shape", [(480, 640), (7, 13), (12, 20), (3, 5), (64, 64)])
+def test_every_pixel_is_the_mean_over_its_area(shape):
+    """Against the definition, in float64: at most a rounding away."""
+    image = np.random.default_rng(0).integers(0, 256, (*shape, 3), dtype=np.uint8)
+    rows, columns = (np.linspace(0, size, count + 1) for size, count in zip(shape, (4, 8), strict=True))
+    expected = image.astype(np.float64)
+    for axis, edges in ((0, rows), (1, columns)):
+        total = np.insert(np.cumsum(expected, axis), 0, 0.0, axis)  # the integral, linear between pixels
+        size = expected.shape[axis]
+        at = np.apply_along_axis(
+            lambda line, e=edges, n=size: np.interp(e, np.arange(n + 1), line), axis, total
+        )
+        width = np.diff(edges).reshape([-1 if a == axis else 1 for a in range(3)])
+        expected = np.diff(at, axis=axis) / width
+    assert np.abs(prepare(camera(), image) - expected).max() <= 0.5 + 1e-3
+
+
 def test_mono_images_come_with_or_without_a_channel_axis():
     image = np.full((8, 16), 7, np.uint8)
     for form in (image, image[:, :, None]):
