@@ -34,9 +34,9 @@ class Representation(nn.Module):
         """
         assert features.shape[0] == tokens.shape[0] == here.shape[0]
         left, right = wide(self.project(features)), wide(tokens)
-        if self.kind == "barlow":
-            return barlow(left, right, here)
-        return infonce(left, right, here)
+        # Under autocast the products of the statistics would be rounded to half precision again.
+        with torch.autocast(features.device.type, enabled=False):
+            return barlow(left, right, here) if self.kind == "barlow" else infonce(left, right, here)
 
 
 def barlow(left: Tensor, right: Tensor, here: Tensor) -> Tensor:

@@ -21,7 +21,7 @@ SIGNALS = Signals.from_contract(CONTRACT)
 UPDATES, ENDS = 200, 20
 # What a CI machine has the time for; the larger sizes are the same code with other numbers (test_port builds
 # them all). Their convolutions here are strided, 32 x 32 pixels leave 2 x 2.
-CASES = ["debug", "dot", "planet", "dreamer_v1", "dreamer_v2", "size1m"]
+CASES = ["debug", "dot", "manipulator", "planet", "dreamer_v1", "dreamer_v2", "size1m"]
 
 
 @pytest.fixture(scope="module")

@@ -100,6 +100,14 @@ def test_the_update_sends_no_gradient_into_the_prior_and_mixes_no_uniform_in():
     assert sharper[0, 0, 1] < 0.01 / 5 / 100
 
 
+def test_certainty_without_unimix_is_finite():
+    """DreamerV2's latent has none: a logit 120 above the rest made KL and entropy 0 log 0."""
+    latent = Categorical(1, 3, 0.0)
+    sure, other = (latent.distribution(torch.tensor([row])) for row in ([120.0, 0, 0], [0.0, 120, 0]))
+    assert torch.isfinite(latent.kl(sure, other)).all() and torch.isfinite(latent.entropy(sure)).all()
+    assert latent.kl(sure, other) > 50
+
+
 @pytest.mark.parametrize("latent", [C, G], ids=["categorical", "gaussian"])
 def test_noise_is_the_generator_s(latent):
     one, two = (latent.noise(5, 3, generator=torch.Generator().manual_seed(4)) for _ in range(2))

@@ -165,6 +165,19 @@ def test_representation_losses_fall_to_their_floor_when_both_sides_agree():
 
 
 @pytest.mark.parametrize("kind", ["barlow", "infonce"])
+def test_representation_statistics_are_not_halved_by_autocast(kind):
+    """Inside the learner's autocast the [N, E] products were rounded to bfloat16."""
+    torch.manual_seed(0)
+    module = Representation(kind, 12, 32)
+    torch.nn.init.eye_(module.project.weight)  # exact in half precision: only the statistics could round
+    features = torch.randn(256, 12).bfloat16().float()
+    tokens, here = torch.randn(256, 32), torch.ones(256, dtype=torch.bool)
+    plain = module(features, tokens, here)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.allclose(module(features, tokens, here), plain, rtol=1e-6)
+
+
+@pytest.mark.parametrize("kind", ["barlow", "infonce"])
 def test_representation_losses_teach_both_sides(kind):
     torch.manual_seed(0)
     module = Representation(kind, 12, 6)
