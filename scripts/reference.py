@@ -15,8 +15,8 @@ HEAD = """<!-- Written by `make docs`; edit the commands' parsers instead. -->
 # Commands
 
 Every command is a word behind `rssm`: `.venv/bin/rssm` after `make`, `ros2 run rssm_ros rssm` after
-`colcon build`. Exit codes: 0 pass, 1 a check failed, 2 usage or environment. `rssm COMMAND --help` says the
-same as this page.
+`colcon build`. Exit codes: 0 pass, 1 a check failed, 2 usage or environment, 130 stopped before it was done.
+`rssm COMMAND --help` says the same as this page.
 
 | command | does |
 |---|---|

@@ -2,7 +2,7 @@
 
 A command is a module of this package with `add_parser(subparsers)`; it is imported only when asked for, so
 that `rssm verify` needs no torch and `rssm train` no ROS. Exit codes: 0 pass, 1 a check failed, 2 usage or
-environment.
+environment, 130 stopped before it was done.
 """
 
 import argparse

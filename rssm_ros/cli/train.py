@@ -1,9 +1,14 @@
 """`rssm train`: data directories -> a checkpoint of world model, actor and critic."""
 
 import argparse
-from dataclasses import replace
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rssm_ros.training.options import Options, Scales
 
 KINDS = ("reconstruction", "barlow", "infonce")
 GIVEN: tuple[str, ...] = (
@@ -34,7 +39,7 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument(
         "--contract", default="manipulator", help="name or file of the contract (manipulator)"
     )
-    parser.add_argument("--preset", default="manipulator", help="sizes and schedule (manipulator)")
+    parser.add_argument("--preset", help="sizes and schedule (manipulator; with --resume the run's own)")
     parser.add_argument("--resume", action="store_true", help="go on from the newest checkpoint in RUN")
     parser.add_argument(
         "--start-from", type=Path, metavar="RUN", help="begin with the weights of another run"
@@ -47,6 +52,12 @@ def add_parser(subparsers: Any) -> None:
         "--imagination-fraction", type=float, help="last share that also learns in imagination"
     )
     parser.add_argument("--rate", type=float, help="peak learning rate")
+    parser.add_argument(
+        "--scale",
+        action="append",
+        metavar="NAME=VALUE",
+        help="weight of a loss term, such as rep=0.05; may be given several times",
+    )
     parser.add_argument("--batch", type=int, help="sequences per update")
     parser.add_argument("--length", type=int, help="ticks per sequence")
     parser.add_argument("--seed", type=int)
@@ -75,30 +86,63 @@ def add_parser(subparsers: Any) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Trains; 0 when the budget was spent or Ctrl-C saved."""
+    """Trains; 0 when the budget was spent, 130 when Ctrl-C or SIGTERM stopped it before, with all saved."""
     from rssm_ros.contract import find_contract
-    from rssm_ros.training import checkpoint, distributed
+    from rssm_ros.training import distributed
+    from rssm_ros.training.trainer import Trainer
+
+    chosen = _options(arguments)
+    try:
+        trainer = Trainer(
+            chosen,
+            find_contract(arguments.contract),
+            arguments.data,
+            arguments.out,
+            validation=arguments.val,
+            resume=arguments.resume,
+            start_from=arguments.start_from,
+        )
+        return 130 if trainer.run().interrupted else 0
+    finally:
+        distributed.leave()
+
+
+def _options(arguments: argparse.Namespace) -> "Options":
+    """The preset's options, or those of the run that is resumed, and what the command line says otherwise."""
+    from rssm_ros.training import checkpoint
     from rssm_ros.training.errors import TrainingError
     from rssm_ros.training.options import Options, options
-    from rssm_ros.training.trainer import Trainer
 
     if arguments.resume and checkpoint.steps(arguments.out):
         chosen = Options.from_dict(checkpoint.read_state(arguments.out)["options"])
+        if arguments.preset not in (None, chosen.preset):
+            raise TrainingError(
+                f"--resume: --preset {arguments.preset} differs from the checkpoint's, {chosen.preset}; "
+                "leave it out, or choose a new --out"
+            )
     else:
-        chosen = options(arguments.preset)
+        chosen = options(arguments.preset or "manipulator")
     given = {name: getattr(arguments, name) for name in GIVEN if getattr(arguments, name) is not None}
     for name, value in given.items():
         if not isinstance(value, str) and (value < 0 or (value == 0 and name not in ZERO)):
             raise TrainingError(f"--{name.replace('_', '-')} {value} is out of range, expected more than 0")
-    trainer = Trainer(
-        replace(chosen, **given),
-        find_contract(arguments.contract),
-        arguments.data,
-        arguments.out,
-        validation=arguments.val,
-        resume=arguments.resume,
-        start_from=arguments.start_from,
-    )
-    trainer.run()
-    distributed.leave()
-    return 0
+    return replace(chosen, **given, scales=_scales(chosen.scales, arguments.scale or ()))
+
+
+def _scales(scales: "Scales", said: Sequence[str]) -> "Scales":
+    """`scales` with every NAME=VALUE in `said`."""
+    from rssm_ros.training.errors import TrainingError
+
+    fields = {name.rstrip("_"): name for name in asdict(scales)}  # a term may be a word of Python
+    for text in said:
+        name, _, number = text.partition("=")
+        if name not in fields:
+            raise TrainingError(f"--scale {text}: no loss term {name!r}, there are {', '.join(fields)}")
+        try:
+            value = float(number)
+        except ValueError:
+            value = math.nan
+        if not 0.0 <= value < math.inf:
+            raise TrainingError(f"--scale {text}: expected NAME=VALUE with a number of at least 0")
+        scales = replace(scales, **{fields[name]: value})
+    return scales

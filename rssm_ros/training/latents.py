@@ -22,6 +22,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from rssm_ros.training.errors import TrainingError
+from rssm_ros.training.replay import check_space
 from rssm_ros.world_model import State
 
 FOLDER = "latents"
@@ -53,21 +54,23 @@ class ReplayLatents:
         self.folder.mkdir(parents=True, exist_ok=True)
         kind = np.uint16 if classes > 1 else np.float16
         layout = {"deter": (np.float16, (deter,)), "stoch": (kind, (groups,)), "known": (np.uint8, ())}
+        if step is None:
+            for old in (*self._logs(), *self.folder.glob("*.memmap")):
+                old.unlink()
+        self._check_space(
+            sum(ticks) * sum(int(np.prod(s)) * np.dtype(d).itemsize for d, s in layout.values())
+        )
         self.maps = [
             Maps(*(self._map(f"{name}-{store}", d, (count, *s), step) for name, (d, s) in layout.items()))
             for store, count in enumerate(ticks)
         ]
-        if step is None:
-            for old in self._logs():
-                old.unlink()
-        else:
+        if step is not None:
             self._roll_back(step)
         self.log = open(self._name(step or 0), "ab", buffering=0)  # noqa: SIM115  stays open
 
     def _map(self, name: str, kind: type, shape: tuple[int, ...], step: int | None) -> npt.NDArray[Any]:
         path = self.folder / f"{name}.memmap"
         if step is None:
-            path.unlink(missing_ok=True)
             return np.memmap(path, kind, "w+", shape=shape)
         expected = int(np.prod(shape)) * np.dtype(kind).itemsize
         if not path.is_file() or path.stat().st_size != expected:
@@ -76,6 +79,15 @@ class ReplayLatents:
                 "begin anew from its weights with --start-from"
             )
         return np.memmap(path, kind, "r+", shape=shape)
+
+    def _check_space(self, needed: int) -> None:
+        """The maps are sparse: what they take of the disk comes with the writing, when it is too late."""
+        held = sum(512 * path.stat().st_blocks for path in self.folder.glob("*.memmap"))
+        check_space(self.folder, max(0, needed - held), "replay latents still need")
+
+    def close(self) -> None:
+        """End the log; there is nothing to write any more."""
+        self.log.close()
 
     # Reading and writing ----------------------------------------------------------------------------------
 
@@ -99,15 +111,33 @@ class ReplayLatents:
         ), found
 
     def write(self, places: Sequence[Place], deter: Tensor, stoch: Tensor) -> None:
-        """Keep what was computed at `places`: deter [B, T, D], stoch [B, T, S, K]. Waits for a GPU."""
+        """Keep what was computed at `places`: deter [B, T, D], stoch [B, T, S, K]. Waits for a GPU.
+
+        TrainingError where the disk is full; what could not be logged is not overwritten.
+        """
         new_deter = deter.detach().to(torch.float16).cpu().numpy()
         held = stoch.detach().argmax(-1) if self.classes > 1 else stoch.detach().squeeze(-1)
         new_stoch = held.cpu().numpy()
         for row, (store, start, _) in enumerate(places):
             maps, span = self.maps[store], slice(start, start + deter.shape[1])
             old = b"".join(array[span].tobytes() for array in maps)
-            self.log.write(HEADER.pack(store, start, deter.shape[1]) + old)
+            self._append(HEADER.pack(store, start, deter.shape[1]) + old)
             maps.deter[span], maps.stoch[span], maps.known[span] = new_deter[row], new_stoch[row], 1
+
+    def _append(self, entry: bytes) -> None:
+        """All of it or TrainingError: a raw write may take less than it was given, without a word."""
+        rest = memoryview(entry)
+        try:
+            while rest:
+                taken = self.log.write(rest)
+                if not taken:
+                    raise OSError("nothing was written")
+                rest = rest[taken:]
+        except OSError as error:
+            raise TrainingError(
+                f"{self.log.name}: the undo log of the replay latents cannot be written ({error}); make room "
+                "and go on from the last checkpoint with --resume"
+            ) from error
 
     # The undo log -----------------------------------------------------------------------------------------
 

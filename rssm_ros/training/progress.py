@@ -5,21 +5,46 @@ from __future__ import annotations
 import importlib
 import sys
 import time
+import uuid
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
+import torch
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 
 from rssm_ros.training.errors import TrainingError
 
 SHOWN = ("loss", "kl", "image", "target", "imitation")
 LINE_SECONDS = 30.0
+WANDB_ID = "wandb-id"  # in the run's folder
+
+
+class Sums:
+    """Loss terms added up where they are, [] each, so that nobody waits for a device."""
+
+    def __init__(self) -> None:
+        self.sums: dict[str, Tensor] = {}
+        self.counts: dict[str, int] = {}
+        self.updates = 0
+
+    def add(self, terms: Mapping[str, Tensor]) -> None:
+        """Those of one update; not every update has all of them."""
+        for name, value in terms.items():
+            self.sums[name] = value + self.sums.get(name, 0.0)
+            self.counts[name] = self.counts.get(name, 0) + 1
+        self.updates += 1
+
+    def means(self, device: torch.device) -> Tensor:
+        """[terms] float32 on `device`: each over the updates that had it (imagination begins late)."""
+        counts = torch.tensor(list(self.counts.values()), dtype=torch.float32, device=device)
+        return torch.stack([value.to(device).float() for value in self.sums.values()]) / counts
 
 
 class Reporter:
@@ -41,7 +66,7 @@ class Reporter:
         self.console = Console(file=sys.stdout, highlight=False, soft_wrap=True, quiet=quiet)
         self.sinks: list[Sink] = []
         if keeps and wandb is not None:  # first: it can refuse
-            self.sinks.append(WeightsAndBiases(out, wandb))
+            self.sinks.append(WeightsAndBiases(out, wandb, first_step))
         if keeps:
             self.sinks.append(TensorBoard(out, first_step))
         self.last_line = 0.0
@@ -97,11 +122,14 @@ class Reporter:
         self.console.print(text)
 
     def close(self) -> None:
-        """Flush everything."""
+        """Flush everything, once; a full disk is told, so that it hides no error that ended the run."""
         if self.bar is not None:
             self.bar.stop()
-        for sink in self.sinks:
-            sink.close()
+        while self.sinks:
+            try:
+                self.sinks.pop().close()
+            except OSError as error:
+                self.say(f"[bold red]![/] the last figures could not be kept ({escape(str(error))})")
 
     def _scalars(self, step: int, values: Mapping[str, float]) -> None:
         for sink in self.sinks:
@@ -149,9 +177,12 @@ class TensorBoard:
 
 
 class WeightsAndBiases:
-    """The same to Weights & Biases; imported only here. TrainingError if it is not installed."""
+    """The same to Weights & Biases; imported only here. TrainingError if it is not installed.
 
-    def __init__(self, out: Path, facts: Mapping[str, Any]) -> None:
+    A resumed run goes on under the id that its folder keeps: without one, "allow" begins another run.
+    """
+
+    def __init__(self, out: Path, facts: Mapping[str, Any], first_step: int = 0) -> None:
         try:
             self.wandb: Any = importlib.import_module("wandb")
         except ImportError as error:
@@ -159,8 +190,17 @@ class WeightsAndBiases:
                 "--wandb: the package wandb is not installed; `pip install wandb`, or leave the option out "
                 "(TensorBoard has the same figures)"
             ) from error
+        place = out / WANDB_ID
+        if not (first_step and place.is_file()):
+            out.mkdir(parents=True, exist_ok=True)
+            place.write_text(uuid.uuid4().hex)
         self.run = self.wandb.init(
-            project="rssm_ros", name=out.resolve().name, dir=str(out), config=dict(facts), resume="allow"
+            project="rssm_ros",
+            name=out.resolve().name,
+            id=place.read_text().strip(),
+            dir=str(out),
+            config=dict(facts),
+            resume="allow",
         )
 
     def scalars(self, values: Mapping[str, float], step: int) -> None:

@@ -99,6 +99,18 @@ def contents(directory: Path) -> str:
     return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:16]
 
 
+def content_hash(directory: Path) -> str | None:
+    """The hash of all episodes' bytes that `rssm collect` left in dataset.json; None where there is none.
+
+    Data recorded anew under the same names may well have the same sizes.
+    """
+    try:
+        found = json.loads((directory / "dataset.json").read_text())["sha256"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return str(found)
+
+
 def _fingerprint(files: Sequence[Path], signals: Signals) -> str:
     facts = [[f.name, f.stat().st_size, f.stat().st_mtime_ns] for f in files]
     return hashlib.sha256(json.dumps([facts, signals.to_dict()]).encode()).hexdigest()
@@ -108,7 +120,7 @@ def _build(files: Sequence[Path], cache: Path, key: str, table: dict[str, Column
     lengths = [_length(file, table) for file in files]
     total = sum(lengths)
     shutil.rmtree(cache, ignore_errors=True)
-    _check_space(cache.parent, total * sum(column.bytes for column in table.values()))
+    check_space(cache.parent, total * sum(column.bytes for column in table.values()), "its storage needs")
     (cache / "ticks").mkdir(parents=True)
     store = TensorDict(
         {
@@ -135,12 +147,15 @@ def _build(files: Sequence[Path], cache: Path, key: str, table: dict[str, Column
     return TensorDict.load_memmap(cache / "ticks")
 
 
-def _check_space(directory: Path, needed: int) -> None:
-    """Writing to a memory map on a full disk would end the process by a signal, without a word."""
+def check_space(directory: Path, needed: int, what: str) -> None:
+    """TrainingError if `needed` bytes do not fit in there; what: who needs them, up to the verb.
+
+    Writing to a memory map on a full disk would end the process by a signal, without a word.
+    """
     free = shutil.disk_usage(directory).free
     if free < needed:
         raise TrainingError(
-            f"{directory}: its storage needs {needed / 1e6:.0f} MB, {free / 1e6:.0f} MB are free; make room"
+            f"{directory}: {what} {needed / 1e6:.0f} MB, {free / 1e6:.0f} MB are free; make room"
         )
 
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from rssm_ros.contract import Contract, ContractError
 from rssm_ros.training import checkpoint
 from rssm_ros.training.checkpoint import Saved
 from rssm_ros.training.errors import TrainingError
@@ -29,23 +30,48 @@ FIXED: tuple[str, ...] = (
 )
 
 
-def check_same(saved: Saved, options: Options, signals: Signals, ticks: int, contents: Sequence[str]) -> None:
+def check_same(
+    saved: Saved,
+    options: Options,
+    contract: Contract,
+    ticks: int,
+    contents: Sequence[str],
+    hashes: Sequence[str | None],
+) -> None:
     """TrainingError if a checkpoint's run and this one are not the same: options, contract or data.
 
-    contents: `replay.contents` of every data directory; checkpoints of old versions do not have it.
+    contents, hashes: `replay.contents` and `replay.content_hash` of every data directory; checkpoints of old
+    versions do not have them, and a hash that is not known on both sides decides nothing.
     """
     state = saved.state
     now, then = asdict(options), {**asdict(Options()), **state["options"]}
     what = [name for name in FIXED if now[name] != then[name]]
-    if Signals.from_dict(state["signals"]) != signals:
-        what.append("the contract")
-    if state["ticks"] != ticks or list(state.get("contents", contents)) != list(contents):
+    parts = _contract_differs(state, contract)
+    if parts:
+        what.append(f"the contract ({', '.join(parts)})")
+    same_files = state["ticks"] == ticks and list(state.get("contents", contents)) == list(contents)
+    known = zip(state.get("hashes", hashes), hashes, strict=False)
+    if not same_files or any(old and new and old != new for old, new in known):
         what.append("the data")
     if what:
         raise TrainingError(
             f"--resume: {', '.join(what)} differ from the checkpoint's (step {state['step']}); "
             "use the same, or a new --out with --start-from"
         )
+
+
+def _contract_differs(state: Mapping[str, Any], contract: Contract) -> list[str]:
+    """Which parts of a checkpoint's contract are not as they are now.
+
+    Not only what the network sees: a rate or a limit changes what the same numbers mean. An old version may
+    not have kept the contract, or in a form that cannot be read any more; its signals have to do then.
+    """
+    try:
+        then = Contract.from_dict(state["contract"]).to_dict()
+    except (KeyError, ContractError):
+        return [] if Signals.from_dict(state["signals"]) == Signals.from_contract(contract) else ["signals"]
+    now = contract.to_dict()
+    return [name for name in sorted({*then, *now}) if then.get(name) != now.get(name)]
 
 
 def load(saved: Saved, learner: Learner) -> None:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from contextlib import nullcontext
+from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from safetensors import SafetensorError
@@ -26,7 +26,7 @@ from rssm_ros.training.learner import Learner, Terms, Update, normalised_slew
 from rssm_ros.training.machine import compile_parts, hardware, prepare
 from rssm_ros.training.optimizer import Optimizer, learning_rate
 from rssm_ros.training.options import Options
-from rssm_ros.training.progress import Reporter
+from rssm_ros.training.progress import Reporter, Sums
 from rssm_ros.training.replay import Batch, Replay
 from rssm_ros.training.stopping import Stop, stop_on_signals
 from rssm_ros.training.validation import pick_rows, validate
@@ -37,8 +37,18 @@ from rssm_ros.world_model.heads import TargetHead
 PARTICLES = 32
 
 
+class Ended(NamedTuple):
+    """How a run ended: its last checkpoint, and whether somebody stopped it with budget left."""
+
+    checkpoint: Path
+    interrupted: bool
+
+
 class Trainer:
     """One run in one directory, in one process or in several that torchrun started.
+
+    It holds the directory from the first moment until `close`, which `run` does at its end: what it opens to
+    go on with it also changes. TrainingError where another one holds it.
 
     Deterministic in (options, data): noise and batches are keyed by (seed, step, global row). With a budget
     of `steps` on a CPU a run that was killed and resumed equals the uninterrupted one bit for bit.
@@ -57,10 +67,34 @@ class Trainer:
     ) -> None:
         self.options, self.contract, self.out = options, contract, out
         self.world = join()
+        if resume and not out.is_dir():
+            checkpoint.find(out)  # which says that there is none; the lock would make the directory
+        with ExitStack() as held:
+            if self.world.first:
+                held.enter_context(checkpoint.alone(out))
+            self._prepare(held, data, validation, resume, start_from, quiet)
+            self.held = held.pop_all()
+
+    def close(self) -> None:
+        """End threads and files, flush figures, let go of the directory; the numbers stay."""
+        self.held.close()
+
+    def _prepare(
+        self,
+        held: ExitStack,
+        data: Sequence[Path],
+        validation: Path | None,
+        resume: bool,
+        start_from: Path | None,
+        quiet: bool,
+    ) -> None:
+        """All that a run needs; what has to be closed goes into `held`, in that order."""
+        options, contract, out = self.options, self.contract, self.out
         self.device = prepare(options.threads)
         self.signals = Signals.from_contract(contract)
         saved = self._earlier(resume)
         self.data, self.contents = [str(path) for path in data], [replay.contents(path) for path in data]
+        self.hashes = [replay.content_hash(path) for path in data]
         own = self.world.rows(options.batch)
         stores = self._open(data)
         self.replay = Replay(stores, options.batch, options.length, options.chunks, options.seed, own)
@@ -88,20 +122,23 @@ class Trainer:
             self.chain = restore.start_from(start_from, self.learner, self.signals)
         self.health = Health(self.device, self.step)
         self.latents = self._replay_latents(saved is not None) if options.replay_latents else None
+        if self.latents is not None:
+            held.callback(self.latents.close)
         if options.compile:
             compile_parts(self.learner)
         self.feed = Feed(self._make, self.device)
+        held.callback(self.feed.close)
         self.watch = Watch(options.scales, options.free_nats)
         facts = options.to_dict() if options.wandb else None
         first = self.world.first
         self.reporter = Reporter(out, quiet or not first, self.step, facts, keeps=first)
+        held.callback(self.reporter.close)
 
     def _earlier(self, resume: bool) -> checkpoint.Saved | None:
-        """The checkpoint to go on from; TrainingError where there is one and nobody asked for it, or none."""
+        """The checkpoint to go on from; TrainingError where there is one and nobody asked for it."""
         if not checkpoint.steps(self.out):
-            if not resume or self.out.is_dir():  # killed before its first checkpoint: it begins anew
-                return None
-        elif not resume:
+            return None  # perhaps killed before its first checkpoint: it begins anew
+        if not resume:
             raise TrainingError(
                 f"{self.out} already holds a run; go on with --resume, or choose another --out"
             )
@@ -128,33 +165,40 @@ class Trainer:
 
     # The loop ---------------------------------------------------------------------------------------------
 
-    def run(self) -> Path:
-        """Train until the budget is spent; the last checkpoint's directory.
+    def run(self) -> Ended:
+        """Train until the budget is spent, and close.
 
         Ctrl-C saves and returns. TrainingError for NaN or Inf, which names the first tensor that has one, and
         for a disk that is full at the end.
         """
-        with checkpoint.alone(self.out) if self.world.first else nullcontext():
-            with stop_on_signals(self.reporter.say) as stop:
-                interrupted = self._loop(stop)
-                if not interrupted:
-                    self._validate()
-                self._ask_health()
-                try:
-                    place = self._save()
-                except (OSError, SafetensorError) as error:
-                    raise TrainingError(
-                        f"the last checkpoint could not be written: {self._unsaved(error)}"
-                    ) from error
-            self._farewell(place, interrupted)
-        return place
+        try:
+            ended = self._run()
+        finally:
+            self.close()
+        self.world.wait()  # where one leaves with an exit code torchrun ends the others, even while they save
+        return ended
+
+    def _run(self) -> Ended:
+        with stop_on_signals(self.reporter.say) as stop:
+            asked = self._loop(stop)
+            if not asked:
+                self._validate()
+            self._ask_health()
+            try:
+                place = self._save()
+            except (OSError, SafetensorError) as error:
+                raise TrainingError(
+                    f"the last checkpoint could not be written: {self._unsaved(error)}"
+                ) from error
+        ended = Ended(place, asked and self.progress < 1.0)
+        self._farewell(ended)
+        return ended
 
     def _loop(self, stop: Stop) -> bool:
         """Updates until the budget is spent; whether somebody wanted to stop before."""
         opt = self.options
         saved_at = checked_at = before = time.monotonic()
-        sums: Terms = {}
-        counted, window = 0, before
+        sums, window = Sums(), before
         while self.progress < 1.0:
             terms = self._update()
             now = time.monotonic()
@@ -166,12 +210,11 @@ class Trainer:
             # Wall time is the first process's; a wish to stop may come to any of them.
             mine = [self.elapsed, float(late[0]), float(late[1])] if self.world.first else [0.0, 0.0, 0.0]
             self.elapsed, check, save, over = self.world.largest([*mine, float(stop.asked)])
-            sums = {name: value + sums.get(name, 0.0) for name, value in terms.items()}
-            counted += 1
-            if counted >= opt.log_every:
+            sums.add(terms)
+            if sums.updates >= opt.log_every:
                 self._ask_health()
-                self._log(sums, counted, time.monotonic() - window)
-                sums, counted, window = {}, 0, time.monotonic()
+                self._log(sums, time.monotonic() - window)
+                sums, window = Sums(), time.monotonic()
             if over:
                 return True
             resting = time.monotonic()
@@ -267,13 +310,13 @@ class Trainer:
 
     # Figures, files, words --------------------------------------------------------------------------------
 
-    def _log(self, sums: Terms, counted: int, seconds: float) -> None:
+    def _log(self, sums: Sums, seconds: float) -> None:
         """The one place where the loop waits for the device."""
         opt = self.options
-        means = self.world.mean(torch.stack([value.to(self.device).float() for value in sums.values()]))
-        averages = dict(zip(sums, (means / counted).tolist(), strict=True))
+        means = self.world.mean(sums.means(self.device))
+        averages = dict(zip(sums.sums, means.tolist(), strict=True))
         beliefs = belief_figures(self.learner.world_model.rssm.latent, self.update.beliefs, self.first)
-        frames = counted * opt.batch * opt.length / max(seconds, 1e-9)
+        frames = sums.updates * opt.batch * opt.length / max(seconds, 1e-9)
         self.reporter.step(self.step, self.progress, self.left, frames, averages, beliefs)
         self.reporter.alarms(self.step, self.watch.look(averages))
 
@@ -328,6 +371,7 @@ class Trainer:
             "contract": self.contract.to_dict(),
             "data": self.data,
             "contents": self.contents,
+            "hashes": self.hashes,
             "ticks": self.replay.total,
             "climatology": {name: value.tolist() for name, value in self.constant.items()},
             "validation": self.figures,
@@ -340,7 +384,7 @@ class Trainer:
 
     def _load(self, saved: checkpoint.Saved) -> None:
         """All that a run is, bit for bit, where it was saved."""
-        restore.check_same(saved, self.options, self.signals, self.replay.total, self.contents)
+        restore.check_same(saved, self.options, self.contract, self.replay.total, self.contents, self.hashes)
         restore.load(saved, self.learner)
         self.optimizer.load(saved.optimizer)
         if "stream/deter" in saved.optimizer:
@@ -352,14 +396,13 @@ class Trainer:
         self.figures = dict(saved.state["validation"])
         self.chain = list(saved.state.get("chain", []))
 
-    def _farewell(self, place: Path, interrupted: bool) -> None:
+    def _farewell(self, ended: Ended) -> None:
         say = self.reporter.say
-        say(f"{'stopped' if interrupted else 'done'} after {self.step} updates; saved {place}")
-        if interrupted:
+        did = "stopped" if ended.interrupted else "done"
+        say(f"{did} after {self.step} updates; saved {ended.checkpoint}")
+        if ended.interrupted:
             say(f"go on with:  rssm train --data {' '.join(self.data)} --out {self.out} --resume")
         say(f"export with: rssm export {self.out} --out models/NAME")
-        self.feed.close()
-        self.reporter.close()
 
 
 def _every(steps: int | None, step: int) -> bool:

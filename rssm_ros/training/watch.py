@@ -14,11 +14,12 @@ PATIENCE = 5  # windows that must agree before anything is said
 COLLAPSED_NATS = 0.1  # KL below which the posterior says nothing that the prior does not
 DRIFT = 1.5  # how far above its best the KL must have risen
 DROWNED = 0.95  # share of the weighted losses from which the image's is called too loud
+DEFAULT = Scales()
 IMPROVED = 0.02  # what the reward's loss must have come down by to be learning at all
 SEPARATE = ("image", "vector", "reward", "continue", "dyn", "rep", "target", "imitation")
 
 
-def posterior_collapse(windows: Sequence[Window]) -> str | None:
+def posterior_collapse(windows: Sequence[Window], scales: Scales = DEFAULT) -> str | None:
     """The posterior has become the prior: observations no longer change the belief.
 
     Untrained it is just that, so the first windows say nothing.
@@ -28,11 +29,12 @@ def posterior_collapse(windows: Sequence[Window]) -> str | None:
         return None
     return (
         f"posterior collapse: the KL is {last[-1]['kl']:.3f} nats, so observations hardly change the belief. "
-        "Lower the scales of dyn and rep or raise free_nats, and see whether the decoder ignores stoch"
+        f"Weigh it less ({_less('dyn', scales.dyn)} {_less('rep', scales.rep)}) or raise --free-nats, and "
+        "see whether the decoder ignores stoch"
     )
 
 
-def prior_drift(windows: Sequence[Window], free_nats: float = 1.0) -> str | None:
+def prior_drift(windows: Sequence[Window], free_nats: float = 1.0, scales: Scales = DEFAULT) -> str | None:
     """The prior falls behind the posterior: corrections grow, and nothing else is gained by it.
 
     A KL that rises while reconstruction improves is a posterior that learns to look, as all do early on.
@@ -48,8 +50,9 @@ def prior_drift(windows: Sequence[Window], free_nats: float = 1.0) -> str | None
         return None
     return (
         f"prior drift: the KL rose from {means[best]:.2f} to {means[-1]:.2f} nats and reconstruction gains "
-        "nothing by it, so the prior predicts worse than it did. Lower --rate or the scale of rep; if "
-        "imagination has just begun, lower the scale of policy"
+        "nothing by it, so the prior predicts worse than it did. "
+        f"Lower --rate, or weigh rep less ({_less('rep', scales.rep)}); if imagination has just begun, "
+        f"policy ({_less('policy', scales.policy)})"
     )
 
 
@@ -69,8 +72,14 @@ def image_drowns(windows: Sequence[Window], scales: Scales) -> str | None:
         return None
     return (
         f"image loss drowns the rest: it is {100 * shares[-1]:.0f} % of the weighted losses, and the "
-        f"reward's loss stays at {late:.3g}. Lower the image's scale (now {scales.image:g})"
+        f"reward's loss stays at {late:.3g}. Weigh it less than now, {scales.image:g}: "
+        f"{_less('image', scales.image, 0.1)}"
     )
+
+
+def _less(name: str, scale: float, part: float = 0.5) -> str:
+    """The option of `rssm train` that weighs a term less, as it is written."""
+    return f"--scale {name}={scale * part:g}"
 
 
 def image_share(window: Window, scales: Scales) -> float:
@@ -107,8 +116,8 @@ class Watch:
         """Take in a window; the alarms that begin with it, in words."""
         self.windows = [*self.windows, dict(window)][-self.keep :]
         found = {
-            "collapse": posterior_collapse(self.windows),
-            "drift": prior_drift(self.windows, self.free_nats),
+            "collapse": posterior_collapse(self.windows, self.scales),
+            "drift": prior_drift(self.windows, self.free_nats, self.scales),
             "image": image_drowns(self.windows, self.scales),
         }
         begun = [words for name, words in found.items() if words and name not in self.standing]

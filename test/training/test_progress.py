@@ -1,6 +1,8 @@
 """What a person sees of a run: TensorBoard, film strips, W&B, words."""
 
 import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -14,7 +16,7 @@ from rssm_ros.training import strips
 from rssm_ros.training.errors import TrainingError
 from rssm_ros.training.figures import belief_figures
 from rssm_ros.training.options import options
-from rssm_ros.training.progress import Reporter
+from rssm_ros.training.progress import WANDB_ID, Reporter, Sums
 from rssm_ros.training.trainer import Trainer
 from rssm_ros.world_model import Beliefs
 from rssm_ros.world_model.latents import Categorical, Gaussian
@@ -106,6 +108,66 @@ def test_figures_of_a_belief(latent):
     assert found["surprise/p99"] <= found["surprise/highest"]
 
 
+def test_a_term_that_begins_within_a_window_is_a_mean_over_its_own_updates():
+    """The first window of imagination was logged at a fraction of what it was."""
+    sums = Sums()
+    for step in range(4):
+        new = {"policy": torch.tensor(6.0 + step)} if step >= 2 else {}
+        sums.add({"loss": torch.tensor(float(step)), **new})
+    means = dict(zip(sums.sums, sums.means(torch.device("cpu")).tolist(), strict=True))
+    assert means == {"loss": 1.5, "policy": 8.5} and sums.updates == 4
+
+
+def test_the_first_window_of_imagination_is_logged_whole(data, tmp_path, monkeypatch):
+    """Four updates to a window, imagination from the third on."""
+    chosen = replace(TINY, log_every=4, imagination_fraction=0.5, validate_steps=None)
+    made = Trainer(chosen, CONTRACT, [data], tmp_path / "run", quiet=True)
+    update, seen, logged = made._update, [], []
+    monkeypatch.setattr(made, "_update", lambda: seen.append(update()) or seen[-1])
+    monkeypatch.setattr(made.watch, "look", lambda window: logged.append(window) or [])
+    made.run()
+    values = [float(terms["critic"]) for terms in seen if "critic" in terms]
+    assert len(values) == 2 and logged[0]["critic"] == pytest.approx(sum(values) / 2, rel=1e-5)
+
+
+def test_figures_that_cannot_be_kept_hide_no_error(tmp_path, capsys):
+    reporter, closed = Reporter(tmp_path), []
+
+    def full():
+        raise OSError("no space left")
+
+    reporter.sinks[0].close()
+    reporter.sinks = [SimpleNamespace(close=lambda: closed.append(1)), SimpleNamespace(close=full)]
+    reporter.close()
+    reporter.close()
+    assert closed == [1] and "no space left" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("error", [TrainingError("not a finite number"), KeyboardInterrupt()])
+def test_a_run_that_fails_leaves_no_live_bar_and_its_figures(data, tmp_path, monkeypatch, error):
+    """Only success closed them: the bar went on over the shell's next lines."""
+    made = Trainer(replace(TINY, log_every=1), CONTRACT, [data], tmp_path / "run", quiet=True)
+    ended, update, pool = [], made._update, ThreadPoolExecutor(1)
+    made.reporter.bar = SimpleNamespace(stop=lambda: ended.append("bar"), update=lambda *a, **k: None)
+    made.reporter.task = 0
+    made.feed.pool = pool
+
+    def failing():
+        if made.step == 2:
+            raise error
+        return update()
+
+    monkeypatch.setattr(made, "_update", failing)
+    with pytest.raises(type(error)):
+        made.run()
+    assert ended == ["bar"]
+    with pytest.raises(RuntimeError, match="shutdown"):
+        pool.submit(print)
+    events = EventAccumulator(str(tmp_path / "run" / "tensorboard"))
+    events.Reload()
+    assert [event.step for event in events.Scalars("train/loss")] == [1, 2]
+
+
 def test_an_alarm_is_said_and_logged(tmp_path, capsys):
     reporter = Reporter(tmp_path)
     reporter.alarms(7, ["prior drift: it drifts"])
@@ -129,6 +191,7 @@ def test_what_was_logged_after_the_checkpoint_is_hidden_on_resume(tmp_path):
         for step in range(first, first + 8):
             reporter.step(step, 0.1, 1.0, 1.0, {"loss": float(first)}, {})
         reporter.close()
+        time.sleep(1.1)  # TensorBoard reads files in the order of the second in their names
     events = EventAccumulator(str(tmp_path / "tensorboard"))
     events.Reload()
     steps = [(event.step, event.value) for event in events.Scalars("train/loss")]
@@ -158,6 +221,16 @@ def test_wandb_gets_the_same_figures(data, tmp_path, monkeypatch):
     assert told["name"] == "run" and told["config"]["preset"] == "debug"
     assert {"train/loss", "prior/entropy", "validation/kl", "strips/camera"} <= logged[2].keys()
     assert texts[-1] == "finished"
+
+
+def test_wandb_goes_on_under_the_run_s_id(tmp_path, monkeypatch):
+    """Without an id, resume="allow" began another run each time."""
+    ids = []
+    fake = SimpleNamespace(init=lambda **facts: ids.append(facts["id"]) or SimpleNamespace())
+    monkeypatch.setitem(sys.modules, "wandb", fake)
+    for first in (0, 5, 9, 0):  # the last one begins anew: it was killed before its first checkpoint
+        Reporter(tmp_path, quiet=True, first_step=first, wandb={}).sinks[1].close()
+    assert ids[0] == ids[1] == ids[2] != ids[3] == (tmp_path / WANDB_ID).read_text()
 
 
 def test_wandb_is_not_imported_unasked(data, tmp_path, monkeypatch):

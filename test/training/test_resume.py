@@ -2,11 +2,14 @@
 
 import os
 import random
+import resource
+import shutil
 import signal
 import subprocess
 import sys
 import time
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -145,6 +148,7 @@ def run_to(step: int, data, out, chosen=TINY, resume=False, save_at=()):
         made._update()
         if made.step in save_at:
             made._save()
+    made.close()
     return made
 
 
@@ -179,6 +183,67 @@ def test_without_the_undo_log_a_resumed_run_would_differ(data, tmp_path):
         log.write_bytes(b"")
     run_to(8, data, tmp_path / "killed", resume=True, save_at=(8,))
     assert different(tmp_path / "whole", tmp_path / "killed") != []
+
+
+def everything(folder) -> dict[str, bytes]:
+    return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
+
+
+@pytest.mark.parametrize("resume", [True, False])
+@pytest.mark.parametrize("save", [True, False], ids=["saved", "not yet saved"])
+def test_a_second_process_changes_nothing_of_a_run_that_lives(data, tmp_path, resume, save):
+    """The lock came after the maps had been rolled back or deleted, and the figures purged."""
+    out = tmp_path / "run"
+    live = Trainer(TINY, CONTRACT, [data], out, quiet=True)
+    live._update()
+    if save:
+        live._save()
+    live._update()
+    before = everything(out)
+    with pytest.raises(TrainingError, match="another process is training"):
+        Trainer(TINY, CONTRACT, [data], out, quiet=True, resume=resume)
+    assert everything(out) == before and len(before) > 4
+    live.close()
+    if resume:
+        Trainer(TINY, CONTRACT, [data], out, quiet=True, resume=True).close()
+
+
+def test_what_is_refused_lets_go_of_the_run(data, tmp_path):
+    with pytest.raises(TrainingError, match="does not exist"):
+        Trainer(TINY, CONTRACT, [tmp_path / "none"], tmp_path / "run", quiet=True)
+    Trainer(TINY, CONTRACT, [data], tmp_path / "run", quiet=True).close()
+
+
+@pytest.mark.parametrize("room", [0, 60])
+def test_a_log_that_takes_less_than_it_was_given_is_an_error_before_the_maps_change(tmp_path, room):
+    """A raw write to a disk that fills up is short, and raises nothing: what it had logged was lost then."""
+    kept = latents(tmp_path, classes=1)
+    kept.write([(0, 0, True)], torch.ones(1, 6, 3), torch.ones(1, 6, 2, 1))
+    kept.saved([1])
+    held = [array.copy() for array in kept.maps[0]]
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (room, before[1]))
+    try:
+        with pytest.raises(TrainingError, match=r"undo-00000001\.log.*cannot be written.*--resume"):
+            kept.write([(0, 0, True)], torch.full((1, 6, 3), 5.0), torch.ones(1, 6, 2, 1))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert (tmp_path / "latents" / "undo-00000001.log").stat().st_size == room
+    for again in (kept, latents(tmp_path, 1, classes=1)):
+        for array, old in zip(again.maps[0], held, strict=True):
+            np.testing.assert_array_equal(array, old)
+
+
+def test_maps_that_will_not_fit_are_refused_before_they_are_made(tmp_path, monkeypatch):
+    """They are sparse: writing to them on a full disk would end the process without a word."""
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=10))
+    with pytest.raises(TrainingError, match="replay latents still need 0 MB, 0 MB are free"):
+        latents(tmp_path)
+    assert not list((tmp_path / "latents").iterdir())
+    monkeypatch.undo()
+    latents(tmp_path).write([(0, 0, True), (1, 0, True)], torch.ones(2, 20, 3), torch.ones(2, 20, 2, 4))
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=10))
+    latents(tmp_path, 0)  # what they need is theirs already
 
 
 def latents(run, step=None, classes=4) -> ReplayLatents:

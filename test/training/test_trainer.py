@@ -47,6 +47,7 @@ def test_resume_equals_the_uninterrupted_run(data, tmp_path):
     for _ in range(4):
         half._update()
     half._save()
+    half.close()
     resumed = trainer(TINY, data, tmp_path / "halves", resume=True)
     assert resumed.step == 4
     resumed.run()
@@ -94,12 +95,31 @@ def test_a_signal_ends_between_updates_saves_and_says_how_to_go_on(
 
     monkeypatch.setattr(made.optimizer, "step", interrupted)
     before = [signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM)]
-    made.run()
+    ended = made.run()
     said = capsys.readouterr().out
     assert "--resume" in said and "stopping" in said
+    assert ended == (checkpoint.find(tmp_path / "run"), True)
     saved = checkpoint.read(tmp_path / "run")
     assert saved.state["step"] == 3 and set(saved.optimizer["count"].tolist()) <= {0, 3}
     assert [signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM)] == before
+
+
+@pytest.mark.parametrize(("at", "code"), [(1, 130), (3, 0)], ids=["on the way", "in the last update"])
+def test_a_stopped_command_is_no_success(data, tmp_path, capsys, monkeypatch, at, code):
+    """It ended with 0, and a script took a half-trained stage for a whole one."""
+    update = Trainer._update
+
+    def interrupted(self):
+        terms = update(self)
+        if self.step == at:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return terms
+
+    monkeypatch.setattr(Trainer, "_update", interrupted)
+    words = ["train", "--data", str(data), "--out", str(tmp_path / "run"), "--preset", "debug"]
+    assert main([*words, "--threads", "1", "--steps", "3"]) == code
+    assert checkpoint.steps(tmp_path / "run") == [at]
+    assert ("go on with:" in capsys.readouterr().out) == (code == 130)
 
 
 def test_a_second_signal_does_not_wait(data, tmp_path, monkeypatch):
@@ -222,7 +242,8 @@ def test_a_checkpoint_of_an_old_version_loads(data, tmp_path):
     model = {**checkpoint.load_file(place / "model.safetensors"), "returns.weight": torch.ones(())}
     checkpoint.save_file(model, place / "model.safetensors")
     state = json.loads((place / "state.json").read_text())
-    for name in ("contents", "processes"):
+    made.close()
+    for name in ("contents", "hashes", "contract", "processes"):
         del state[name]
     for name in ("checkpoint_steps", "validate_steps", "replay_latents", "compile", "wandb"):
         del state["options"][name]
@@ -262,15 +283,42 @@ def test_resuming_on_other_data_or_another_contract_is_refused(data, tmp_path):
     (other / "episode-00000000-synthetic.npz").rename(other / "episode-90000000-synthetic.npz")
     with pytest.raises(TrainingError, match="--resume: the data differ"):
         trainer(TINY, other, tmp_path / "run", resume=True)
-    with pytest.raises(TrainingError, match="--resume: the contract differ"):
+    with pytest.raises(TrainingError, match=r"--resume: the contract \(targets\) differ"):
         Trainer(TINY, ONE_TARGET, [data], tmp_path / "run", quiet=True, resume=True)
+
+
+def test_resuming_on_other_limits_or_another_rate_is_refused(data, tmp_path):
+    """Only what the network sees was compared, and the same numbers meant something else."""
+    trainer(replace(TINY, steps=1), data, tmp_path / "run").run()
+    slower = replace(CONTRACT, rate=CONTRACT.rate / 2)
+    first = CONTRACT.actions[0]
+    limits = replace(first, slew=tuple(2.0 * value for value in first.slew))
+    looser = replace(CONTRACT, actions=(limits, *CONTRACT.actions[1:]))
+    for contract, part in ((slower, "rate"), (looser, "actions")):
+        with pytest.raises(TrainingError, match=rf"--resume: the contract \({part}\) differ"):
+            Trainer(TINY, contract, [data], tmp_path / "run", quiet=True, resume=True)
+
+
+def test_resuming_on_data_recorded_anew_is_refused(tmp_path):
+    """Names and sizes stay the same where the same plans are recorded by another simulator."""
+    data = synthetic.write(tmp_path / "data", 3, 40)
+    (data / "dataset.json").write_text('{"sha256": "one"}')
+    trainer(replace(TINY, steps=1), data, tmp_path / "run").run()
+    trainer(replace(TINY, steps=1), data, tmp_path / "run", resume=True).close()
+    (data / "dataset.json").write_text('{"sha256": "two"}')
+    with pytest.raises(TrainingError, match="--resume: the data differ"):
+        trainer(TINY, data, tmp_path / "run", resume=True)
+    (data / "dataset.json").unlink()  # not known any more: names and sizes have to do
+    assert trainer(TINY, data, tmp_path / "run", resume=True).step == 1
 
 
 def test_resume_begins_anew_where_a_run_was_killed_before_its_first_checkpoint(data, tmp_path):
     with pytest.raises(TrainingError, match="no checkpoint"):
         trainer(TINY, data, tmp_path / "never", resume=True)
     (tmp_path / "run" / "checkpoints" / "partial-1.tmp").mkdir(parents=True)
-    assert trainer(TINY, data, tmp_path / "run", resume=True).step == 0
+    begun = trainer(TINY, data, tmp_path / "run", resume=True)
+    assert begun.step == 0
+    begun.close()
     trainer(TINY, data, tmp_path / "run").run()
     assert checkpoint.steps(tmp_path / "run") == [6]
 
@@ -282,12 +330,31 @@ def test_command_line(data, tmp_path, capsys):
     assert "rssm export" in capsys.readouterr().out
     assert main([*words, "--steps", "2"]) == 2
     assert "--resume" in capsys.readouterr().err
-    assert main([*words, "--steps", "3", "--resume"]) == 0
+    assert main([*words[:-4], "--preset", "size1m", "--resume"]) == 2
+    assert "--preset size1m differs from the checkpoint's, debug" in capsys.readouterr().err
+    assert main([*words[:5], "--steps", "3", "--resume"]) == 0
     state = json.loads((checkpoint.find(out) / "state.json").read_text())
     assert state["step"] == 3
     assert main(["train", "--data", str(tmp_path / "none"), "--out", str(out / "x"), "--steps", "1"]) == 2
     assert "does not exist" in capsys.readouterr().err
     assert main([*words[:3], "--out", str(out / "y"), "--preset", "debug", "--steps", "-1"]) == 2
+
+
+def test_scales_on_the_command_line(data, tmp_path, capsys):
+    words = ["train", "--data", str(data), "--out", str(tmp_path / "run"), "--threads", "1"]
+    assert (
+        main([*words, "--preset", "debug", "--steps", "1", "--scale", "rep=0.05", "--scale", "continue=2"])
+        == 0
+    )
+    scales = checkpoint.read_state(tmp_path / "run")["options"]["scales"]
+    assert (scales["rep"], scales["continue_"], scales["image"]) == (0.05, 2.0, TINY.scales.image)
+    capsys.readouterr()
+    for wrong, said in (("colour=1", "'colour', there are image,"), ("rep", "NAME=VALUE"), ("rep=-1", "0")):
+        assert main([*words, "--resume", "--scale", wrong]) == 2
+        assert said in capsys.readouterr().err
+    assert main([*words, "--resume", "--steps", "2", "--scale", "rep=0.02"]) == 0
+    scales = checkpoint.read_state(tmp_path / "run")["options"]["scales"]
+    assert (scales["rep"], scales["continue_"]) == (0.02, 2.0)
 
 
 def test_a_run_remembers_the_runs_that_it_comes_from(data, tmp_path):

@@ -1,5 +1,8 @@
 """Alarms in words: raised where a run goes wrong, and not where it does not."""
 
+import re
+
+from rssm_ros.cli.train import _scales
 from rssm_ros.training.options import Scales
 from rssm_ros.training.watch import (
     PATIENCE,
@@ -62,6 +65,21 @@ def test_an_image_that_is_all_of_the_loss_while_the_reward_learns_nothing():
     assert image_drowns(learning, SCALES) is None
     assert image_drowns(windows([2.0] * 12, image=5.0), SCALES) is None
     assert image_drowns(drowned, Scales(image=0.001)) is None
+
+
+def test_what_an_alarm_advises_is_an_option_of_the_command():
+    """They named scales that no option could set."""
+    drifting = windows([3.0] * 10 + [3.0 + 0.4 * k for k in range(12)])
+    said = [
+        posterior_collapse(windows([3.0] * 10 + [0.02] * PATIENCE), SCALES),
+        prior_drift(drifting, 1.0, SCALES),
+        image_drowns(windows([2.0] * 12, image=500.0), SCALES),
+    ]
+    for words, names in zip(said, ({"dyn", "rep"}, {"rep", "policy"}, {"image"}), strict=True):
+        advised = re.findall(r"--scale ([a-z]+=[0-9.e-]+)", words or "")
+        assert {text.split("=")[0] for text in advised} == names
+        lower = _scales(SCALES, advised)
+        assert all(0.0 < getattr(lower, name) < getattr(SCALES, name) for name in names)
 
 
 def test_shares_are_weighted():
