@@ -41,7 +41,8 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
 
 
 def run(args: argparse.Namespace) -> int:
-    """0 when 90 % regions contain 88 to 92 % of the check's ticks, visible and hidden; else 1."""
+    """0 when 90 % regions contain 88 to 92 % of the check's ticks, visible and hidden, over enough hidden
+    runs; 1 where they do not, or where that cannot be told."""
     from rssm_ros.evaluation.calibration import Calibration, calibrate
     from rssm_ros.evaluation.errors import EvaluationError
     from rssm_ros.evaluation.filtering import episode_files, hash_of
@@ -121,4 +122,6 @@ def _print(report: dict[str, Any]) -> None:
                 print(f"  {level} regions contain: {told}")
     for check in report["checks"]:
         mark = "pass" if check["pass"] else "FAIL"
-        print(f"{mark} {check['name']}: {check['value']:.3f} ({check['bound']})")
+        value = "-" if check["value"] is None else f"{check['value']:.4g}"
+        advice = f": {check['advice']}" if "advice" in check else ""
+        print(f"{mark} {check['name']}: {value} ({check['bound']}){advice}")

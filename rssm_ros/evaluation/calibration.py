@@ -14,7 +14,7 @@ import numpy.typing as npt
 from rssm_ros.contract import HIDDEN, VISIBLE, Contract
 from rssm_ros.evaluation.errors import EvaluationError
 from rssm_ros.evaluation.filtering import Filtered
-from rssm_ros.evaluation.statistics import estimate, ratio
+from rssm_ros.evaluation.statistics import ENOUGH_RUNS, estimate, ratio
 from rssm_ros.online.regions import LEVELS, RegionMap, age_class, depth, spread
 from rssm_ros.online.surprise import Review
 
@@ -23,6 +23,7 @@ ENOUGH = 1000  # ticks of a presence pattern: the fewest of which a high percent
 KNOTS = 12  # of the map along std: bins with equally many ticks
 FEW = 300  # ticks of an age class below which its gain stays that of the class before
 ROUNDS = 4  # of the alternating fit of the gains
+GROUPS = ("visible", "hidden")
 CHECKED, BOUNDS = 0.9, (0.88, 0.92)  # the level whose coverage is judged, and what is good enough
 
 
@@ -153,7 +154,7 @@ def coverage(
     report: dict[str, dict[str, Any]] = {}
     for target, region in regions.items():
         data = Depths.of(filtered, target)
-        groups = {"visible": data.visible, "hidden": data.hidden}
+        groups = dict(zip(GROUPS, (data.visible, data.hidden), strict=True))
         entry: dict[str, Any] = {"hidden_runs": data.hidden_runs()}
         entry["ticks"] = {name: int(mask.sum()) for name, mask in groups.items()}
         for level in region.levels:
@@ -197,7 +198,8 @@ def calibrate(
 ) -> Calibration:
     """Fits on a run over validation data, (as recorded, thinned), and checks on another one, as recorded.
 
-    The report's checks: 90 % regions hold the truth in 88 to 92 % of the ticks, visible and hidden.
+    The report's checks, per target: 90 % regions hold the truth in 88 to 92 % of the ticks, visible and
+    hidden, and enough hidden runs to say so. What cannot be checked fails.
     """
     recorded, thin = fitted
     names = [spec.name for spec in contract.observations]
@@ -205,13 +207,8 @@ def calibrate(
     both = Filtered.joined([recorded, thin])
     regions = {target.name: fit_regions(both, names, target.name) for target in contract.targets}
     found = coverage(held_out, regions, names)
-    checks = [
-        {"name": f"{target} {group}", "value": value, "bound": f"{BOUNDS[0]:g} to {BOUNDS[1]:g}"}
-        | {"pass": BOUNDS[0] <= value <= BOUNDS[1]}
-        for target, entry in found.items()
-        for group, figure in entry[str(CHECKED)].items()
-        for value in (figure["value"],)
-    ]
+    ticks = len(held_out.surprise)
+    checks = [check for target, entry in found.items() for check in _checks(target, entry, ticks)]
     report = {
         "coverage": found,
         "false_alarms": {"after": after, **false_alarms(held_out, surprise, after, contract.dt)},
@@ -219,3 +216,23 @@ def calibrate(
         "status": "pass" if all(check["pass"] for check in checks) else "fail",
     }
     return Calibration(surprise, regions, report)
+
+
+def _checks(target: str, entry: Mapping[str, Any], ticks: int) -> list[dict[str, Any]]:
+    """One target's checks, from its entry of `coverage` over so many ticks. One that fails for lack of data
+    says in `advice` how much is needed."""
+    checks = []
+    for group in GROUPS:
+        figure = entry[str(CHECKED)].get(group)
+        value = None if figure is None else figure["value"]
+        good = value is not None and BOUNDS[0] <= value <= BOUNDS[1]
+        check = {"name": f"{target} {group}", "value": value, "bound": f"{BOUNDS[0]:g} to {BOUNDS[1]:g}"}
+        advice = f"none of the {ticks} ticks is labelled {group}; check on data with visibility labels"
+        checks.append(check | {"pass": good} | ({"advice": advice} if value is None else {}))
+    runs = entry["hidden_runs"]
+    check = {"name": f"{target} hidden_runs", "value": runs, "bound": f">= {ENOUGH_RUNS}"}
+    check["pass"] = runs >= ENOUGH_RUNS
+    if not check["pass"]:
+        needed = f"it takes about {-(-ticks * ENOUGH_RUNS // runs)} like these" if runs else "none is in them"
+        check["advice"] = f"{ticks} ticks to check on are too few: {needed}; give more with --check"
+    return [*checks, check]

@@ -34,7 +34,8 @@ def hold_last(setting: DotSetting, episodes: Episodes) -> Floats:
 def constant_velocity(setting: DotSetting, episodes: Episodes) -> Floats:
     """The true position while seen, then on with the velocity of the last two seen ticks in a row: [B, T, 2].
 
-    It bounces off the walls as the dot does, and goes no faster.
+    It bounces off the walls as the dot does, and goes no faster. Between the two ticks the dot may have
+    bounced: see `_velocity`.
     """
     batch, ticks = episodes.visibility.shape
     state = np.concatenate([np.full((batch, 2), (setting.size - 1) / 2), np.zeros((batch, 2))], 1)
@@ -43,15 +44,32 @@ def constant_velocity(setting: DotSetting, episodes: Episodes) -> Floats:
     for tick in range(ticks):
         seen, truth = episodes.visibility[:, tick] > HIDDEN, episodes.states[:, tick, :2]
         if tick > 0:
-            last = state[:, :2]
+            measured = _velocity(setting, state, truth)
             state = move(still, state, np.zeros(2), np.zeros(2))
-            step = truth - last
-            velocity = np.where((seen & before)[:, None], step, state[:, 2:])
+            velocity = np.where((seen & before)[:, None], measured, state[:, 2:])
             state = np.concatenate([state[:, :2], velocity], 1)
         state[:, :2] = np.where(seen[:, None], truth, state[:, :2])
         before = seen
         result[:, tick] = state[:, :2]
     return result
+
+
+def _velocity(setting: DotSetting, state: Floats, now: Floats) -> Floats:
+    """The velocity [B, 2] that leads on from `now` [B, 2], for a dot that was in state [B, 4] a tick ago.
+
+    Per axis it flew straight or met one of two walls. Unfolded, each of the three says how fast it went
+    before the wall; of those no faster than a dot can be, the one nearest to the velocity of before is taken,
+    turned back where it met a wall.
+    """
+    position, before = state[:, :2], state[:, 2:]
+    straight = now - position
+    if setting.wall != "reflect":
+        return straight
+    unfolded = np.stack([straight, -now - position, 2.0 * (setting.size - 1) - now - position])
+    turned = np.array([1.0, -1.0, -1.0])[:, None, None] * unfolded
+    possible = np.abs(unfolded) <= setting.max_speed + 1e-9
+    nearest = np.where(possible, np.abs(unfolded - before), np.inf).argmin(0)[None]
+    return np.asarray(np.take_along_axis(turned, nearest, 0)[0])
 
 
 def kalman(setting: DotSetting, episodes: Episodes) -> Floats:

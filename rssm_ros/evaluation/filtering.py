@@ -19,7 +19,6 @@ from rssm_ros.evaluation.errors import EvaluationError
 from rssm_ros.online.belief import Belief
 from rssm_ros.online.filter import Filter
 from rssm_ros.online.grid import SECOND, stamp_of, tick_of
-from rssm_ros.online.limits import Limits
 from rssm_ros.online.session import Session
 
 Array = npt.NDArray[Any]
@@ -118,6 +117,31 @@ def thinned(present: Mapping[str, Array], seed: int) -> dict[str, Array]:
     return left
 
 
+def drive(
+    filter_: Filter, actions: npt.ArrayLike, seen: Callable[[int], Mapping[str, npt.ArrayLike]]
+) -> list[Belief]:
+    """What a fresh filter believes in lockstep, each tick once and in order, from the first one that saw
+    something.
+
+    actions: normalised [T, A], row k applied over [k - 1, k). seen: row -> {modality: what was seen then}.
+    `now` only goes forward, whatever a trigger's `wait`: a tick that waits longer than a tick lasts comes out
+    while later ones are told, and one that does not wait at all is computed when its observations are in.
+    """
+    contract, limits = filter_.contract, filter_.limits
+    rate, now = contract.rate, SECOND
+    begin = tick_of(SECOND, rate)
+    beliefs: list[Belief] = []
+    for row, action in enumerate(np.asarray(actions)):
+        now = stamp_of(begin + row, rate)
+        beliefs += filter_.advance(now - 1)  # what has waited for long enough; this tick is not due yet
+        filter_.applied(stamp_of(begin + row - 1, rate), limits.scale(action))
+        for name, value in seen(row).items():
+            filter_.observe(name, now, value)
+        beliefs += filter_.advance(now)
+    wait = max(int(spec.wait * SECOND) for spec in contract.observations if spec.trigger)
+    return beliefs + filter_.advance(now + wait)
+
+
 def filter_episode(
     session: Session,
     arrays: Mapping[str, Array],
@@ -137,19 +161,12 @@ def filter_episode(
     if missing:
         raise EvaluationError(f"an episode lacks {sorted(missing)}; was it collected under another contract?")
     here = present or {name: arrays[f"present_{name}"] for name in names}
-    limits, filter_ = Limits(contract), Filter(session, contract, particles, seed)
-    wait = max(int(spec.wait * SECOND) for spec in contract.observations if spec.trigger)
-    begin = tick_of(SECOND, contract.rate)
-    beliefs: list[Belief] = []
-    for row in range(len(arrays["action"])):
-        stamp = stamp_of(begin + row, contract.rate)
-        filter_.advance(stamp)
-        filter_.applied(stamp_of(begin + row - 1, contract.rate), limits.scale(arrays["action"][row]))
-        for name in names:
-            if here[name][row]:
-                filter_.observe(name, stamp, arrays[name][row])
-        beliefs += filter_.advance(stamp) or filter_.advance(stamp + wait)
-    return _told(beliefs, arrays, contract, begin, index)
+
+    def seen(row: int) -> dict[str, Array]:
+        return {name: arrays[name][row] for name in names if here[name][row]}
+
+    beliefs = drive(Filter(session, contract, particles, seed), arrays["action"], seen)
+    return _told(beliefs, arrays, contract, tick_of(SECOND, contract.rate), index)
 
 
 def _told(

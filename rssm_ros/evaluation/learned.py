@@ -60,7 +60,7 @@ class LearnedPolicy:
         """
         tick, self._tick = self._tick, self._tick + 1
         now = self._stamp(tick)
-        self.filter.advance(now)
+        waited = self.filter.advance(now - 1)  # for longer than a tick; this one is not due yet
         applied = self._limits.scale(info["applied"])
         pending = applied
         if self._action is not None:
@@ -71,7 +71,9 @@ class LearnedPolicy:
         for spec in self.contract.observations:
             if spec.name in observation:
                 self.filter.observe(spec.name, now, observation[spec.name])
-        beliefs = self.filter.advance(now) or self.filter.advance(now + self._wait_ns)
+        # Not beyond this tick: the next one's `now` would be a step back, and that forgets everything.
+        last = min(now + self._wait_ns, self._stamp(tick + 1) - 1)
+        beliefs = self.filter.advance(now) or self.filter.advance(last) or waited
         if beliefs:
             self.belief = beliefs[-1]
         self._action = self._decide(info)

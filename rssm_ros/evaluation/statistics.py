@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 Vector = npt.NDArray[np.float64]
 DRAWS = 2000
+ENOUGH_RUNS = 1000  # times that something went out of sight: the fewest of which a figure is judged
 
 
 @dataclass(frozen=True)

@@ -148,13 +148,45 @@ def test_reviews_are_runs_and_do_not_cross_episodes():
 def test_the_report_says_pass_or_fail():
     fit, held_out = (made_up(0), made_up(3)), made_up(1)
     found = calibrate(fit, held_out, CONTRACT, 99.0, 10)
-    assert (
-        found.report["status"] == "pass" and [check["pass"] for check in found.report["checks"]] == [True] * 2
-    )
+    assert found.report["status"] == "pass"
+    assert [(check["name"], check["pass"]) for check in found.report["checks"]] == [
+        ("package visible", True),
+        ("package hidden", True),
+        ("package hidden_runs", True),
+    ]
     track = held_out.tracks["package"]
     worse = replace(track, truth=track.truth + 0.05)
     failed = calibrate(fit, replace(held_out, tracks={"package": worse}), CONTRACT, 99.0, 10)
     assert failed.report["status"] == "fail"
+
+
+@pytest.mark.parametrize(
+    ("visibility", "failed", "told"),
+    [
+        (np.nan, {"visible", "hidden", "hidden_runs"}, "labelled visible"),
+        (1.0, {"hidden", "hidden_runs"}, "labelled hidden"),
+    ],
+)
+def test_what_cannot_be_checked_fails(visibility, failed, told):
+    """Once nothing was labelled and the report said "pass": of no check at all."""
+    held_out = made_up(1)
+    track = replace(held_out.tracks["package"], visibility=np.full(TICKS, visibility))
+    blind = replace(held_out, tracks={"package": track})
+    report = calibrate((made_up(0), made_up(3)), blind, CONTRACT, 99.0, 10).report
+    checks = {check["name"].removeprefix("package "): check for check in report["checks"]}
+    assert report["status"] == "fail" and {n for n, check in checks.items() if not check["pass"]} == failed
+    assert any(told in check.get("advice", "") for check in checks.values())
+    assert checks["hidden"]["value"] is None and checks["hidden_runs"]["value"] == 0
+
+
+def test_a_small_check_fails_and_says_how_much_data_it_takes():
+    """Half of the ticks are hidden, each for itself: a thousand runs of them are in about 4,400 ticks."""
+    report = calibrate((made_up(0), made_up(3)), made_up(1, 2200), CONTRACT, 99.0, 10).report
+    check = report["checks"][-1]
+    assert check["name"] == "package hidden_runs" and not check["pass"] and report["status"] == "fail"
+    assert 400 < check["value"] < 600
+    needed = math.ceil(2200 * 1000 / check["value"])
+    assert f"2200 ticks to check on are too few: it takes about {needed} like these" in check["advice"]
 
 
 def test_too_little_data_is_refused():

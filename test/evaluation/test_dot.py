@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from rssm_ros.behavior import Actor, Critic
 from rssm_ros.cli.main import main
 from rssm_ros.contract import find_contract
-from rssm_ros.envs.dot import HARD, PUBLISHED, DotSetting, Episodes, simulate
+from rssm_ros.envs.dot import HARD, PUBLISHED, SETTINGS, DotSetting, Episodes, move, simulate
 from rssm_ros.evaluation import dot, dot_trackers
 from rssm_ros.evaluation.bayes import GridFilter, ParticleFilter, PixelLikelihood
 from rssm_ros.evaluation.errors import EvaluationError
@@ -197,6 +197,21 @@ def test_trackers_do_what_they_are_called() -> None:
     np.testing.assert_allclose(moved[1:], expected[1:], atol=1e-12)
 
 
+def test_a_bounce_while_seen_does_not_mislead() -> None:
+    """Once the velocity of two ticks with a wall between them was their difference: wrong, often nothing."""
+    dots = np.array([[3.0, 28.5, 1.7, -1.6], [3.0, 15.0, -2.0, 0.5], [30.0, 1.2, 1.5, -1.5]])
+    for start in dots:
+        states = [start]
+        for _ in range(9):
+            states.append(move(replace(HARD, walk=0.0), states[-1], np.zeros(2), np.zeros(2)))
+        path = np.array(states)[:, :2]
+        for seen in range(2, 6):  # wherever the walls are
+            found = dot_trackers.constant_velocity(HARD, made_by_hand(path, np.arange(10) < seen))[0]
+            if seen == 2 and np.abs(np.diff(path[:2], axis=0) - start[2:]).max() > 1e-9:
+                continue  # bounced between the only two looks: nobody can know
+            np.testing.assert_allclose(found[seen:], path[seen:], atol=1e-9)
+
+
 def test_a_dot_is_detected_where_it_is_and_not_where_none_is() -> None:
     made = episodes()
     likelihood = PixelLikelihood(SHORT)
@@ -258,7 +273,7 @@ def test_a_bundle_is_scored_beside_the_others(
 ) -> None:
     """Random weights: a whole report, every check that should fail does, and the exact tracks are kept."""
     monkeypatch.setattr(dot, "EXACT_PARTICLES", 100)
-    monkeypatch.setitem(__import__("rssm_ros.envs.dot", fromlist=["SETTINGS"]).SETTINGS, "hard", SHORT)
+    monkeypatch.setitem(SETTINGS, "hard", SHORT)
     kept = tmp_path / "exact.npz"
     words = [
         "evaluate-dot",
@@ -287,6 +302,20 @@ def test_a_bundle_is_scored_beside_the_others(
 def test_the_noise_free_setting_has_no_exact_filter_but_a_report(bundle: Path) -> None:
     report = dot.evaluate(bundle, replace(PUBLISHED, ticks=16, mask_side=(16, 28), masks=4), 3, particles=1)
     assert "exact" not in report["ratio"] and report["ratio"]["constant_velocity"]["value"] > 0
+
+
+def test_a_thousand_hidden_runs_are_asked_of_the_hard_setting_alone(
+    bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Once of the published one, too, which hides so little that the command could hardly succeed."""
+    monkeypatch.setitem(SETTINGS, "published", replace(PUBLISHED, ticks=10))
+    monkeypatch.setitem(SETTINGS, "hard", replace(HARD, ticks=10))
+    monkeypatch.setattr(dot, "EXACT_PARTICLES", 20)
+    asked = {}
+    for name in ("published", "hard"):
+        asked[name] = {check["name"] for check in dot.evaluate(bundle, name, 2, particles=1)["checks"]}
+    assert "hidden_runs" in asked["hard"] and "hidden_runs" not in asked["published"]
+    assert "ratio_to_constant_velocity" in asked["published"]
 
 
 def test_a_bundle_for_something_else_is_refused() -> None:

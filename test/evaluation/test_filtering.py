@@ -1,11 +1,14 @@
 """Recorded episodes through the online filter."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from rssm_ros.evaluation.errors import EvaluationError
 from rssm_ros.evaluation.filtering import (
     Filtered,
+    drive,
     episode_files,
     filter_episode,
     hash_of,
@@ -15,6 +18,7 @@ from rssm_ros.evaluation.filtering import (
 from rssm_ros.evaluation.learned import LearnedPolicy
 from rssm_ros.online.session import Session
 from test.bundles import tiny_bundle
+from test.online.streams import bits, image, new_filter, small_contract
 
 NAMES = ("camera", "odom", "joints")
 
@@ -67,6 +71,36 @@ def test_it_is_what_the_robot_would_have_believed(session):
             assert policy.belief.stamp_ns == 1_000_000_000 + row * 50_000_000
         mean = policy.belief.targets["package"].mean
         np.testing.assert_allclose(mean, found.tracks["package"].mean[row], atol=1e-4)
+
+
+@pytest.mark.parametrize("wait", [0.0, 0.04, 0.05, 0.12])
+def test_beliefs_do_not_depend_on_how_long_a_trigger_is_waited_for(wait):
+    """Once a wait beyond a tick made the next `now` a step back, and the filter forgot everything every tick;
+    and without a wait ticks were lost."""
+    camera, odom = small_contract().observations
+    contract = small_contract(observations=(replace(camera, wait=wait), odom), history=0.1)
+    filter_, draw = new_filter(2, contract=contract), np.random.default_rng(0)
+    actions, without = draw.uniform(-1, 1, (30, 2)), {3, 4, 5, 6, 9, 20, 29}
+    beliefs = drive(filter_, actions, lambda row: seen_at(row, row not in without))
+    assert [belief.tick for belief in beliefs] == list(range(20, 50))
+    assert [belief.first for belief in beliefs] == [True] + [False] * 29
+    assert not {"reset", "too_old", "future", "skipped"} & set(filter_.counters)
+    plain = drive(new_filter(2), actions, lambda row: seen_at(row, row not in without))
+    assert [bits(belief) for belief in beliefs] == [bits(belief) for belief in plain]
+
+
+def seen_at(row, camera):
+    return {"odom": np.array([0.1 * row, 1.0])} | ({"camera": image(row)} if camera else {})
+
+
+def test_an_episode_is_the_same_with_a_long_wait(session):
+    bundle, arrays = session.bundle, made_up_episode(2)
+    patient = tuple(replace(spec, wait=0.12) for spec in bundle.contract.observations)
+    waiting = Session(tiny_bundle(), prove=False)
+    waiting.bundle = replace(bundle, contract=replace(bundle.contract, observations=patient))
+    one, other = (filter_episode(each, arrays, 2, 5) for each in (session, waiting))
+    assert other.first.tolist() == [True] + [False] * 29
+    np.testing.assert_array_equal(one.tracks["package"].mean, other.tracks["package"].mean)
 
 
 def test_thinned_presence_only_removes_and_shows_every_pattern():

@@ -1,5 +1,7 @@
 """The lockstep policy sees, stamps and waits as the robot does."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -89,3 +91,22 @@ def test_with_nothing_seen_yet_it_stays_where_it_is(policy):
     np.testing.assert_allclose(action, [0, 0, 0.2, 0.2, 0.2, 0.2], atol=1e-6)
     policy.act(observation(1), applied)
     assert policy.belief.first and policy.belief.tick == 21
+
+
+@pytest.mark.parametrize("wait", [0.0, 0.12])
+def test_any_wait_for_a_trigger_leaves_a_belief_and_forgets_nothing(wait):
+    """Once a wait beyond a tick reset the filter at every tick that lacked its trigger, and none at all lost
+    the beliefs."""
+    session = Session(tiny_bundle(), prove=False)
+    contract = session.bundle.contract
+    observations = tuple(replace(spec, wait=wait) for spec in contract.observations)
+    session.bundle = replace(session.bundle, contract=replace(contract, observations=observations))
+    policy = LearnedPolicy(session, particles=1)
+    policy.reset(0)
+    for tick in range(12):
+        seen = observation(tick)
+        for name in [spec.name for spec in observations if spec.trigger] if tick in (4, 5, 6, 7) else []:
+            del seen[name]
+        policy.act(seen, info(tick))
+        assert 20 + tick - 3 <= policy.belief.tick <= 20 + tick
+    assert policy.belief.tick == 31 and policy.filter.counters["reset"] == 0
