@@ -10,11 +10,11 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from rssm_ros.cli import bench as bench_command
 from rssm_ros.cli import main
-from rssm_ros.evaluation.bench import costs, page, suite, ticks, training
+from rssm_ros.evaluation.bench import costs, page, peaks, suite, ticks, training
 from rssm_ros.evaluation.bench.models import camera_contract, untrained
 from rssm_ros.evaluation.bench.rows import Floor, Part, Row, floor, scaled, size_of
 from rssm_ros.evaluation.bench.setting import Bench, Request
-from rssm_ros.evaluation.bench.timing import Effort, measure
+from rssm_ros.evaluation.bench.timing import Effort, Timing, measure
 from rssm_ros.evaluation.errors import EvaluationError
 from rssm_ros.online.session import Session
 from rssm_ros.training.learner import Learner
@@ -230,6 +230,35 @@ def test_the_page_judges_against_the_goals() -> None:
     assert "size12m exact / floor: 1.60 x (<= 1.2: missed)" in text
     assert "p99 / median, manipulator: 2.50 x (<= 2: missed)" in text
     assert "2 cores, a processor" in text and "torch 1" in text
+
+
+def test_nothing_is_judged_from_busy_rows() -> None:
+    """Once "32 / 1: 1.0 x met" came from one particle's row that another program had slowed down."""
+    slow = replace(row("filter", "size12m", "strided", 1, 1.9, 1.7), cpu_ms=1.0)
+    many = replace(row("filter", "size12m", "strided", 32, 1.9), cpu_ms=1.9)
+    small = replace(row("filter", "manipulator", "strided", 1, 0.5), cpu_ms=0.2, p99_ms=0.6)
+    text = page.page({"filter": [slow, many, small]})
+    assert "32 particles / 1, size12m strided: 1.0 x (<= 4.5: busy)" in text
+    assert "size12m strided / floor: 1.12 x (<= 1.2: busy)" in text
+    assert "p99 / median, manipulator: 1.20 x (<= 2: busy)" in text
+    assert "met" not in text.split("## filter")[1]
+    other = page.ratios([replace(slow, cpu_ms=1.9), replace(many, cpu_ms=1.0)])
+    assert any("strided: 1.0 x (<= 4.5: busy)" in line for line in other)
+
+
+def test_peaks_are_of_the_best_call(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Once a bandwidth was a median, a product's peak a best: under load floors rose, ratios looked good."""
+    timing = Timing(median_ms=8.0, p99_ms=9.0, cpu_ms=8.0, repeats=3, best_ms=2.0)
+    monkeypatch.setattr(peaks, "measure", lambda *_: timing)
+    monkeypatch.setattr(peaks, "READ", 1 << 20)
+    monkeypatch.setattr(peaks, "EDGES", {"cpu": (8,)})
+    found = peaks.Peaks(torch.device("cpu"), 1)
+    assert found.bandwidth(4_000_000) == pytest.approx(2e9)
+    about = {"threads": 1, "device": "cpu"}
+    rates = {made.name: made.rate for made in peaks.rows(found, about, sizes=(4,))}
+    assert rates["matrix_vector"] == pytest.approx(2e9)
+    assert rates["read"] == pytest.approx((1 << 20) / 2e-3)
+    assert rates["matmul"] == pytest.approx(2 * 8**3 / 2e-3)
 
 
 @pytest.mark.parametrize(

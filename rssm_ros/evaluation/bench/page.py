@@ -49,8 +49,8 @@ its threads, load average {load:.2f} when it began.
 max(operations / peak, bytes of weights / bandwidth), from the peaks measured in the same run. The peak is
 that of the fastest large matrix product (torch's own is MKL's, which keeps to half of the vector width on
 some processors; oneDNN's does not), the bandwidth that of a matrix-vector product over as many bytes as
-the model's weights. *CPU*: processor time; where it is well below the median (*busy*), other programs were
-running, and neither the row nor ratios with it say anything: run it again.
+the model's weights; both by their best call. *CPU*: processor time; where it is well below the median
+(*busy*), other programs were running, and neither the row nor ratios with it say anything: run it again.
 Models are untrained presets with one 64 x 64 camera, six actions and one target, except the bundle that
 ships (camera, odometry, joints). A filter step takes observations in and gives all outputs: encoders,
 `filter.onnx` and the numpy around them; `core` is tokens in, prior and posterior out.
@@ -89,11 +89,17 @@ def goal(row: Row) -> float | None:
 def judged(row: Row) -> str:
     """A goal and whether it is met; "busy" where other programs had a good part of the time."""
     wanted = goal(row)
-    if wanted is None:
-        return ""
-    busy = bool(row.cpu_ms) and row.median_ms > BUSY * (row.cpu_ms or 0.0) and row.device == "cpu"
-    verdict = "met" if row.median_ms <= wanted else "busy" if busy else "missed"
-    return f"<= {wanted:g}: {verdict}"
+    return "" if wanted is None else f"<= {wanted:g}: {verdict(row.median_ms, wanted, row)}"
+
+
+def busy(row: Row) -> bool:
+    """Whether other programs had so much of the time that the row says little of the code."""
+    return row.device == "cpu" and bool(row.cpu_ms) and row.median_ms > BUSY * (row.cpu_ms or 0.0)
+
+
+def verdict(value: float, most: float, *rows: Row) -> str:
+    """Whether a figure made of these rows keeps its bound; "busy" where one of them is."""
+    return "busy" if any(map(busy, rows)) else "met" if value <= most else "missed"
 
 
 def ratios(rows: Sequence[Row]) -> list[str]:
@@ -105,12 +111,12 @@ def ratios(rows: Sequence[Row]) -> list[str]:
         if row.name == "filter" and row.batch > 1 and single is not None:
             times = row.median_ms / single.median_ms
             most = MANY.get(row.size)
-            verdict = f" (<= {most:g}: {'met' if times <= most else 'missed'})" if most else ""
-            said.append(f"{row.batch} particles / 1, {row.size} {row.variant}: {times:.1f} x{verdict}")
+            word = f" (<= {most:g}: {verdict(times, most, row, single)})" if most else ""
+            said.append(f"{row.batch} particles / 1, {row.size} {row.variant}: {times:.1f} x{word}")
     for row in one.values():
         if row.ratio is not None and goal(row) is not None:
-            verdict = "met" if row.ratio <= WITHIN else "missed"
-            said.append(f"{row.size} {row.variant} / floor: {row.ratio:.2f} x (<= {WITHIN:g}: {verdict})")
+            word = verdict(row.ratio, WITHIN, row)
+            said.append(f"{row.size} {row.variant} / floor: {row.ratio:.2f} x (<= {WITHIN:g}: {word})")
             if row.floor_torch_ms:
                 said[-1] += (
                     f"; {row.median_ms / row.floor_torch_ms:.2f} x with the peak of torch's own product"
@@ -118,7 +124,7 @@ def ratios(rows: Sequence[Row]) -> list[str]:
     for row in one.values():
         tail = row.p99_ms / row.median_ms
         if row.size == "manipulator":
-            said.append(f"p99 / median, {row.size}: {tail:.2f} x (<= 2: {'met' if tail <= 2 else 'missed'})")
+            said.append(f"p99 / median, {row.size}: {tail:.2f} x (<= 2: {verdict(tail, 2.0, row)})")
     return said
 
 
