@@ -2,6 +2,8 @@
 
 One uncompressed .npz per block of 64 episodes, one after the other (`is_first` tells where each begins), so
 that a data set of short episodes is not thousands of files. Episode i of a block has the block's seed + i.
+Blocks are always whole: a file is known by its first seed, so the last one of a small data set has to be what
+a larger one would hold there.
 Seeds below 1000 are refused: they belong to evaluation, which needs a thousand hidden runs.
 """
 
@@ -20,17 +22,16 @@ BLOCK = 64  # episodes per file
 
 @dataclass(frozen=True)
 class BlockPlan(Plan):
-    """One block to record: episodes of the seeds seed, seed + 1, ... . Its kind is the setting's name."""
-
-    episodes: int = BLOCK
+    """One block to record: `BLOCK` episodes, of the seeds seed, seed + 1, ... . Its kind is the setting's
+    name."""
 
 
 def record(plan: BlockPlan) -> Arrays:
     """One block of episodes, [episodes * ticks, ...] each."""
     setting = find_setting(plan.kind)
-    made = simulate(setting, range(plan.seed, plan.seed + plan.episodes))
-    rows = plan.episodes * setting.ticks
-    first, last = np.zeros((2, plan.episodes, setting.ticks), bool)
+    made = simulate(setting, range(plan.seed, plan.seed + BLOCK))
+    rows = BLOCK * setting.ticks
+    first, last = np.zeros((2, BLOCK, setting.ticks), bool)
     first[:, 0], last[:, -1] = True, True
     nothing = np.zeros(rows, bool)
     return {
@@ -54,7 +55,7 @@ def source(name: str) -> Source:
 
 
 def plan_blocks(ticks: int, setting: str, seed: int) -> list[BlockPlan]:
-    """The blocks that make up `ticks` ticks, rounded up to whole episodes; deterministic in its arguments.
+    """The blocks that hold at least `ticks` ticks, all of them whole; deterministic in its arguments.
 
     Raises TrainingError for held-out seeds and for no ticks, SimError for an unknown setting.
     """
@@ -63,8 +64,5 @@ def plan_blocks(ticks: int, setting: str, seed: int) -> list[BlockPlan]:
     if ticks < 1:
         raise TrainingError(f"{ticks} ticks: expected 1 or more")
     chosen: DotSetting = find_setting(setting)
-    left, plans = -(-ticks // chosen.ticks), []
-    while left > 0:
-        plans.append(BlockPlan(seed, setting, min(left, BLOCK)))
-        left, seed = left - BLOCK, seed + BLOCK
-    return plans
+    blocks = -(-ticks // (BLOCK * chosen.ticks))
+    return [BlockPlan(seed + BLOCK * index, setting) for index in range(blocks)]

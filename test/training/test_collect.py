@@ -237,15 +237,15 @@ def test_the_destination_is_the_right_bin_in_the_robot_s_frame() -> None:
 def test_dot_data_are_what_the_environment_gives(tmp_path: Path) -> None:
     """Whole blocks of episodes in one file, in the columns that training reads, the same for each seed."""
     plans = plan_blocks(66 * 64, "published", seed=1000)
-    assert [(plan.seed, plan.episodes) for plan in plans] == [(1000, 64), (1064, 2)]
+    assert [plan.seed for plan in plans] == [1000, 1064]
     done = collect(dot_source("published"), plans, tmp_path, workers=1)
-    assert (done.files, done.ticks) == (2, 66 * 64)
+    assert (done.files, done.ticks) == (2, 128 * 64)
     summary = json.loads((tmp_path / "dataset.json").read_text())
     assert summary["contract"] == "dot" and summary["setting"]["push"] == 0.5
-    assert summary["episodes"] == 66 and summary["kinds"] == {"published": 66}
+    assert summary["episodes"] == 128 and summary["kinds"] == {"published": 128}
     storage = open_storage(tmp_path, Signals.from_contract(find_contract("dot")))
-    assert len(storage) == 66 * 64 and int(storage["is_first"].sum()) == 66
-    env, start = DotEnv("published"), 65 * 64  # the last episode: seed 1065
+    assert len(storage) == 128 * 64 and int(storage["is_first"].sum()) == 128
+    env, start = DotEnv("published"), 65 * 64  # one of the second block: seed 1065
     observation, info = env.reset(seed=1065)
     for row in range(64):
         if row:
@@ -254,6 +254,16 @@ def test_dot_data_are_what_the_environment_gives(tmp_path: Path) -> None:
         np.testing.assert_allclose(info["dot"], storage["target_dot"][start + row], atol=1e-5)
         assert info["visibility"] == pytest.approx(float(storage["visibility_dot"][start + row]), abs=1e-6)
     assert storage["is_last"][start + 63] and not storage["is_terminal"].any()
+
+
+def test_a_dot_data_set_that_grows_is_the_larger_one(tmp_path: Path) -> None:
+    """Once a short last block kept its name when more was asked for, and its other episodes were lost."""
+    for ticks in (100, 70 * 64):
+        grown = collect(dot_source("hard"), plan_blocks(ticks, "hard", 1000), tmp_path / "grown", workers=1)
+    assert (grown.files, grown.skipped) == (1, 1)
+    collect(dot_source("hard"), plan_blocks(70 * 64, "hard", 1000), tmp_path / "once", workers=1)
+    summaries = [json.loads((tmp_path / name / "dataset.json").read_text()) for name in ("grown", "once")]
+    assert summaries[0] == summaries[1] and summaries[0]["episodes"] == 128
 
 
 def test_dot_data_repeat_bit_for_bit(tmp_path: Path) -> None:
