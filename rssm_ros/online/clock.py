@@ -13,8 +13,9 @@ import numpy as np
 from rssm_ros.online.grid import SECOND
 
 APART_NS = SECOND // 2  # between log and header time, beyond any latency
-JUMP_NS = SECOND  # a step of the headers, forth or back, that needs to be confirmed
-CONFIRMATIONS = 3  # successors that must agree
+JUMP_NS = SECOND  # a step of the headers, forth or back, that is not believed at once
+CONFIRMATIONS = 3  # successors that must agree with a step forth
+RESTART_NS = 10 * SECOND  # of headers in a row, all far behind now, before the clock counts as set back
 
 
 def clocks_differ(logged_ns: Sequence[int], header_ns: Sequence[int]) -> bool:
@@ -29,33 +30,58 @@ def clocks_differ(logged_ns: Sequence[int], header_ns: Sequence[int]) -> bool:
 class HeaderClock:
     """`now` as the running maximum of header stamps, in ns.
 
-    A stamp more than `JUMP_NS` ahead of now, or behind it, does not count until the next three stay within
-    `JUMP_NS` of one another, where it led: then time has really jumped, forth or back. A stamp that nobody
-    followed is counted `outlier`, a confirmed one `jump`, stamp 0 `unset`.
+    Forth: a stamp more than `JUMP_NS` ahead of now does not count until the next three stay within `JUMP_NS`
+    of one another, where it led. So it is with the very first: there is no now before a stamp and its next
+    three agree. What nobody followed is counted `outlier`, a confirmed step `jump`.
+
+    Back: late data are no news about the time, so `now` stays, and what is more than `JUMP_NS` behind is
+    counted `late`. Only where nothing but such stamps comes, in steps of at most `JUMP_NS`, and they have
+    gone on for `RESTART_NS`, was the clock set back (a recording that plays again): counted `restart`. A
+    burst of late data ends at now, so an outage of up to `RESTART_NS` never looks like that; a clock that was
+    set back by less is waited for. Stamp 0 is counted `unset`.
     """
 
     def __init__(self) -> None:
         self.now_ns: int | None = None
         self.counters: Counter[str] = Counter()
-        self._strange: list[int] = []  # stamps of a jump that is not confirmed yet
+        self._ahead: list[int] = []  # stamps of a step forth that is not confirmed yet
+        self._behind: tuple[int, int] | None = None  # first and newest stamp of what may be a restart
 
     def tell(self, stamp_ns: int) -> int | None:
         """One message's header stamp, in the order of the log; returns now (None before the first)."""
         if stamp_ns <= 0:
             self.counters["unset"] += 1
-        elif self.now_ns is None or abs(stamp_ns - self.now_ns) <= JUMP_NS:
-            self._drop()
-            self.now_ns = max(stamp_ns, self.now_ns or 0)
+        elif self.now_ns is None or stamp_ns > self.now_ns + JUMP_NS:
+            self._tell_ahead(stamp_ns)
         else:
-            if self._strange and abs(stamp_ns - self._strange[-1]) > JUMP_NS:
-                self._drop()
-            self._strange.append(stamp_ns)
-            if len(self._strange) > CONFIRMATIONS:
-                self.now_ns, self._strange = max(self._strange), []
-                self.counters["jump"] += 1
+            self._drop()
+            if stamp_ns < self.now_ns - JUMP_NS:
+                self._tell_behind(stamp_ns)
+            else:
+                self.now_ns, self._behind = max(stamp_ns, self.now_ns), None
         return self.now_ns
 
+    def _tell_ahead(self, stamp_ns: int) -> None:
+        if self._ahead and abs(stamp_ns - self._ahead[-1]) > JUMP_NS:
+            self._drop()
+        self._ahead.append(stamp_ns)
+        if len(self._ahead) > CONFIRMATIONS:
+            if self.now_ns is not None:
+                self.counters["jump"] += 1
+            self.now_ns, self._ahead, self._behind = max(self._ahead), [], None
+
+    def _tell_behind(self, stamp_ns: int) -> None:
+        self.counters["late"] += 1
+        first, newest = self._behind or (stamp_ns, stamp_ns)
+        if abs(stamp_ns - newest) > JUMP_NS:
+            first = newest = stamp_ns
+        newest = max(stamp_ns, newest)
+        self._behind = (first, newest)
+        if newest - first >= RESTART_NS:
+            self.counters["restart"] += 1
+            self.now_ns, self._behind = newest, None
+
     def _drop(self) -> None:
-        if self._strange:
-            self.counters["outlier"] += len(self._strange)
-            self._strange = []
+        if self._ahead:
+            self.counters["outlier"] += len(self._ahead)
+            self._ahead = []
