@@ -1,5 +1,6 @@
 """A belief on disk, behind the services that save and load it."""
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -8,12 +9,21 @@ Answer = Any  # std_srvs/srv/Trigger's response
 
 
 def save(response: Answer, path: str, state: Callable[[], bytes]) -> Answer:
-    """Writes the state; the file is either whole or as it was. A refusal is told in the response."""
+    """Writes the state; the file is either whole or as it was, also when the power goes. A refusal is told in
+    the response."""
 
     def action(file: Path) -> None:
         partial = file.with_name(f".{file.name}.part")
-        partial.write_bytes(state())
-        partial.replace(file)
+        data = state()
+        try:
+            with partial.open("wb") as stream:
+                stream.write(data)
+                stream.flush()
+                os.fsync(stream.fileno())  # or the new name may be on the disk before the bytes are
+            partial.replace(file)
+        except BaseException:
+            partial.unlink(missing_ok=True)
+            raise
 
     return _answer(response, path, action)
 
