@@ -55,10 +55,10 @@ collect dagger-2 300000 $((ticks * 3 / 5)) --mix policy=1 --policy "$folder/bund
 # shellcheck disable=SC2046
 train third "$third" --data $(data expert dagger-1 dagger-2) --start-from "$folder/runs/second" --imagination-fraction 0.1
 bundle third
-# Surprise thresholds and regions, on seeds that nothing was trained on; the card tells whether other seeds agree.
-for name in fit check; do
-    collect "calibration-$name" $([ $name = fit ] && echo 700000 || echo 710000) $((ticks / 2)) \
-        --mix expert=0.4,policy=0.3,perturbed=0.2,random=0.1 --policy "$folder/bundles/third"
-done
+# Surprise thresholds and regions, on seeds that nothing was trained on, and whether a thousand hidden runs of other
+# seeds agree.
+mix=(--mix "expert=0.4,policy=0.3,perturbed=0.2,random=0.1" --policy "$folder/bundles/third")
+collect calibration-fit 700000 $((ticks / 2)) "${mix[@]}"
+collect calibration-check 710000 $((ticks * 11 / 12)) "${mix[@]}"
 step calibrate "$folder/bundles/third" --data "$folder/data/calibration-fit" --check "$folder/data/calibration-check"
 echo "== $(date +%H:%M:%S) done: $folder/bundles/third"
