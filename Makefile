@@ -3,6 +3,7 @@ SHELL := /bin/bash
 VENV := .venv# relative: make cannot name a target whose path has a blank in it
 BIN := $(VENV)/bin
 PYTEST_ARGS ?=
+JOBS ?= $(shell nproc)# tests at a time; those that start ROS 2 nodes have the machine to themselves
 DEMO_SECONDS ?= 60
 
 # The ROS 2 wheels in .venv are all these targets use: nothing of a sourced ROS 2 may leak in, and nothing may be heard
@@ -28,7 +29,8 @@ demo: $(VENV)/.installed-demo ## sort packages in simulation for 60 s; video, ba
 
 test: $(VENV)/.installed-dev ## linters and the test suite (installs everything on first use)
 	@$(MAKE) --no-print-directory lint
-	@echo "== pytest"; $(BIN)/python -m pytest $(PYTEST_ARGS)
+	@echo "== pytest, $(JOBS) at a time"; $(BIN)/python -m pytest -m "not ros" -n $(JOBS) $(PYTEST_ARGS) || [ $$? -eq 5 ]
+	@echo "== pytest, live nodes, one graph at a time"; $(BIN)/python -m pytest -m ros $(PYTEST_ARGS) || [ $$? -eq 5 ]
 
 lint: $(VENV)/.installed-dev ## ruff, mypy, import-linter
 	@echo "== ruff"; $(BIN)/ruff check .
