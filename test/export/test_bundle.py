@@ -38,7 +38,13 @@ def test_no_graph_carries_its_weights_inside():
 
 def test_the_model_card_says_where_it_comes_from():
     text = (tiny_bundle() / "README.md").read_text()
-    for part in ("# tiny", "made up", "deter 32, stoch 4 x 4", "rssm verify models/tiny", "random weights"):
+    for part in (
+        "# tiny",
+        "made up",
+        "deter 32, categorical stoch 4 x 4",
+        "rssm verify models/tiny",
+        "random weights",
+    ):
         assert part in text
 
 
