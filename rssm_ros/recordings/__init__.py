@@ -1,10 +1,10 @@
-"""Recordings: what a robot saw, did and (where somebody measured it) the truth, in log order, wherever it came from.
+"""Recordings: what a robot saw, did and (where somebody measured it) the truth, in log order.
 
-Everything offline reads this one interface: the scorecard, the converter to training data, the fault tables. A
-rosbag is one implementation; collected episodes are another.
+Everything offline reads this one interface: the scorecard, the converter to training data, the fault
+tables. A rosbag is one implementation; collected episodes are another.
 """
 
 from rssm_ros.recordings.errors import RecordingError
-from rssm_ros.recordings.recording import APPLIED, Observation, Recording, Truth
+from rssm_ros.recordings.recording import APPLIED, Event, Observation, Recording, Truth
 
-__all__ = ["APPLIED", "Observation", "Recording", "RecordingError", "Truth"]
+__all__ = ["APPLIED", "Event", "Observation", "Recording", "RecordingError", "Truth"]

@@ -1,7 +1,7 @@
-"""The interface of a recording: decoded messages in log order, the truth beside them, and what was left out."""
+"""The interface of a recording: messages in log order, the truth beside them, and what was left out."""
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -20,15 +20,24 @@ class Observation:
     name: str  # of the contract's observation, or APPLIED
     stamp_ns: int  # header stamp; of a message without one, when it was logged
     received_ns: int  # log time
-    # As the filter's `observe` wants it: uint8 [H, W, C] in the camera's own size, or float32 [d]; of APPLIED: SI,
-    # float64 [A] in the contract's order, NaN for channels that the message says nothing about.
+    # As the filter's `observe` wants it: uint8 [H, W, C] in the camera's own size, or float32 [d]. Of APPLIED:
+    # SI, float64 [A] in the contract's order, NaN for channels that the message says nothing about.
     value: npt.NDArray[Any]
     stamped: bool = True  # False: the message has no header, stamp_ns is log time (the filter counts it)
 
 
 @dataclass(frozen=True)
+class Event:
+    """Something that happened to the episode."""
+
+    stamp_ns: int
+    received_ns: int
+    kind: str  # "reset": a new episode begins with this tick; "terminal": this tick ended one
+
+
+@dataclass(frozen=True)
 class Truth:
-    """One target's ground truth, sorted by header stamp; nothing in it: the recording has none."""
+    """One quantity's ground truth, sorted by header stamp; nothing in it: the recording has none."""
 
     stamp_ns: npt.NDArray[np.int64]  # [N]
     value: npt.NDArray[np.float64]  # [N, d] SI; NaN: none
@@ -42,7 +51,7 @@ class Truth:
 
     @staticmethod
     def none(dim: int) -> "Truth":
-        """No truth about a target of `dim` values."""
+        """No truth about a quantity of `dim` values."""
         return Truth(np.empty(0, np.int64), np.empty((0, dim)), np.empty(0))
 
 
@@ -56,6 +65,14 @@ class Recording(Protocol):
     @property
     def truth(self) -> Mapping[str, Truth]:
         """Target name -> its truth, for every target of the contract."""
+
+    @property
+    def reward(self) -> Truth:
+        """Rewards as they were recorded, [N, 1]; `Truth.none(1)` where there are none."""
+
+    @property
+    def events(self) -> Sequence[Event]:
+        """What happened to the episode, sorted by stamp."""
 
     @property
     def counts(self) -> Counter[str]:
