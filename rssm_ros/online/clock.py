@@ -6,7 +6,8 @@ that made them: `now` is then the running maximum of the headers, and one wild s
 """
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from itertools import islice
 
 import numpy as np
 
@@ -16,6 +17,7 @@ APART_NS = SECOND // 2  # between log and header time, beyond any latency
 JUMP_NS = SECOND  # a step of the headers, forth or back, that is not believed at once
 CONFIRMATIONS = 3  # successors that must agree with a step forth
 RESTART_NS = 10 * SECOND  # of headers in a row, all far behind now, before the clock counts as set back
+SAMPLE = 1000  # messages that decide which clock a recording is read by
 
 
 def clocks_differ(logged_ns: Sequence[int], header_ns: Sequence[int]) -> bool:
@@ -85,3 +87,40 @@ class HeaderClock:
         if self._ahead:
             self.counters["outlier"] += len(self._ahead)
             self._ahead = []
+
+
+class RecordingClock:
+    """`now` for each message of a recording, in the order of the log.
+
+    The running maximum of log time; or, where the headers follow another clock, `HeaderClock`. Live replay
+    and offline evaluation both ask this class, so that they accept the same messages.
+    """
+
+    def __init__(self, by_headers: bool) -> None:
+        self.by_headers = by_headers
+        self.now_ns: int | None = None
+        self._headers = HeaderClock()
+
+    @classmethod
+    def of(cls, times: Iterable[tuple[int, int]]) -> "RecordingClock":
+        """The clock of a recording whose observations have these (log, header) times; looks at the first
+        `SAMPLE` of them only.
+        """
+        first = list(islice(times, SAMPLE))
+        return cls(clocks_differ([log for log, _ in first], [header for _, header in first]))
+
+    @property
+    def counters(self) -> Counter[str]:
+        """What was odd about the headers: `unset`, `late`, `outlier`, `jump`, `restart`."""
+        return self._headers.counters
+
+    def tell(self, logged_ns: int, header_ns: int | None) -> int | None:
+        """One message; returns now, None while it is not known.
+
+        header_ns: None for a message without one, which says nothing about another clock than the log's.
+        """
+        if not self.by_headers:
+            self.now_ns = logged_ns if self.now_ns is None else max(logged_ns, self.now_ns)
+        elif header_ns is not None:
+            self.now_ns = self._headers.tell(header_ns)
+        return self.now_ns

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rssm_ros.online.clock import CONFIRMATIONS, JUMP_NS, HeaderClock, clocks_differ
+from rssm_ros.online.clock import CONFIRMATIONS, JUMP_NS, HeaderClock, RecordingClock, clocks_differ
 from test.online.streams import MS
 
 S = 1000 * MS
@@ -94,3 +94,21 @@ def test_now_is_always_a_stamp_that_came_and_moves_far_only_by_a_jump(stamps):
         if before is not None:  # 10 s of stamps: no restart can be in them
             assert before <= now and (clock.counters["jump"] > jumps or now <= before + JUMP_NS)
         before = now
+
+
+def test_a_recording_is_read_by_the_log_where_the_headers_agree_with_it():
+    """Late and unset stamps do not move it, and a log that steps back does not take it back."""
+    log = [i * 50 * MS + S for i in range(1, 30)]
+    clock = RecordingClock.of((at, at - 5 * MS) for at in log)
+    told = [clock.tell(at, stamp) for at, stamp in ((log[0], 0), (log[1], log[0] - S), (log[0], None))]
+    assert not clock.by_headers and told == [log[0], log[1], log[1]]
+
+
+def test_a_recording_is_read_by_the_headers_where_the_log_is_another_clock_s():
+    wall = 1_700_000_000 * S
+    pairs = [(wall + i * 50 * MS, 10 * S + i * 50 * MS) for i in range(40)]
+    clock = RecordingClock.of(pairs)
+    told = [clock.tell(*pair) for pair in pairs]
+    assert clock.by_headers and told[:3] == [None] * 3 and told[3:] == [stamp for _, stamp in pairs[3:]]
+    assert clock.tell(wall + 60 * S, None) == pairs[-1][1]  # no header, no news
+    assert clock.tell(wall + 60 * S, 900 * S) == pairs[-1][1]  # one wild stamp
