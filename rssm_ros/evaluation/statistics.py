@@ -1,7 +1,7 @@
 """Figures with intervals: everything is resampled by seed, and paired where two things shared the seeds."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,6 +25,12 @@ class Estimate:
         """{"value", "ci95"}; what is not finite becomes None, since JSON knows no NaN."""
         plain = [number if math.isfinite(number) else None for number in (self.value, self.low, self.high)]
         return {"value": plain[0], "ci95": plain[1:]}
+
+    @staticmethod
+    def from_dict(data: Mapping[str, Any]) -> "Estimate":
+        """The inverse of `to_dict`: None becomes NaN."""
+        numbers = (data["value"], *data["ci95"])
+        return Estimate(*(math.nan if number is None else float(number) for number in numbers))
 
 
 def estimate(
