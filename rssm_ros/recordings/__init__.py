@@ -4,7 +4,17 @@ Everything offline reads this one interface: the scorecard, the converter to tra
 tables. A rosbag is one implementation; collected episodes are another.
 """
 
+from rssm_ros.recordings.bag import BagRecording, open_bag
 from rssm_ros.recordings.errors import RecordingError
 from rssm_ros.recordings.recording import APPLIED, Event, Observation, Recording, Truth
 
-__all__ = ["APPLIED", "Event", "Observation", "Recording", "RecordingError", "Truth"]
+__all__ = [
+    "APPLIED",
+    "BagRecording",
+    "Event",
+    "Observation",
+    "Recording",
+    "RecordingError",
+    "Truth",
+    "open_bag",
+]

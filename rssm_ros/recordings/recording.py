@@ -20,7 +20,7 @@ class Observation:
     name: str  # of the contract's observation, or APPLIED
     stamp_ns: int  # header stamp; of a message without one, when it was logged
     received_ns: int  # log time
-    # As the filter's `observe` wants it: uint8 [H, W, C] in the camera's own size, or float32 [d]. Of APPLIED:
+    # As the filter's `observe` wants it: uint8 [H, W, C] in the camera's own size, or float32 [d]. APPLIED:
     # SI, float64 [A] in the contract's order, NaN for channels that the message says nothing about.
     value: npt.NDArray[Any]
     stamped: bool = True  # False: the message has no header, stamp_ns is log time (the filter counts it)
