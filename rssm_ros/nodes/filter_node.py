@@ -24,7 +24,7 @@ from rssm_ros.online.steps import State
 
 DESTINATION = "destination"  # the target that the film marks beside the first one
 LOCKSTEP_PATIENCE = 0.3  # s without any message; less than the second that the simulation waits
-RECENT = 16  # observations that may have overtaken the news of a new episode
+RECENT = 16  # observations, of which the newest tick is looked for
 
 
 class FilterNode(ManagedNode):
@@ -44,7 +44,7 @@ class FilterNode(ManagedNode):
     def __init__(self) -> None:
         super().__init__("filter_node")
         self._inbox: deque[tuple[str, Any]] = deque(maxlen=512)
-        self._recent: deque[tuple[str, int, Any]] = deque(maxlen=RECENT)
+        self._recent: deque[tuple[str, int]] = deque(maxlen=RECENT)
         self._told: set[str] = set()
         self._answered = self._asked = 0  # stamps: the last command applied, the last belief published
         self._came = 0.0  # steady s at which the latest message came
@@ -129,8 +129,8 @@ class FilterNode(ManagedNode):
         They come from different nodes in any order; a late one is put where it belongs, but the belief ahead
         that was answered without it is out. So a run in lockstep could not be repeated bit for bit.
         """
-        newest = max((stamp for _, stamp, _ in self._recent), default=0)
-        here = {name for name, stamp, _ in self._recent if stamp == newest}
+        newest = max((stamp for _, stamp in self._recent), default=0)
+        here = {name for name, stamp in self._recent if stamp == newest}
         waited = time.monotonic() - self._came > LOCKSTEP_PATIENCE  # something is missing for good
         answered = self._answered > self._asked or not self._asked
         return waited or newest == self._asked or (answered and here == set(self._specs))
@@ -144,23 +144,12 @@ class FilterNode(ManagedNode):
             self.filter.applied(stamp, values)
         elif kind == "/episode":
             if message.frame_id == "reset":
-                self._begin_episode(messages.stamp_ns(message.stamp))
+                self.filter.begin_episode(messages.stamp_ns(message.stamp))
         else:
             stamp = messages.stamp_ns(message.header.stamp)
             value = messages.read_observation(message, self._specs[kind])
-            self._recent.append((kind, stamp, value))
+            self._recent.append((kind, stamp))
             self.filter.observe(kind, stamp, value)
-
-    def _begin_episode(self, stamp: int) -> None:
-        """Forgets what was before; the new episode's observations may have been faster than this message."""
-        if not any(seen < stamp for _, seen, _ in self._recent):
-            return
-        early = [item for item in self._recent if item[1] >= stamp]
-        self._recent.clear()
-        self._recent.extend(early)
-        self.filter.reset()
-        for item in early:
-            self.filter.observe(*item)
 
     def _refuse(self, kind: str, error: messages.MessageError) -> None:
         """Counted every time, said once."""

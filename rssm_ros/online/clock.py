@@ -96,8 +96,10 @@ class RecordingClock:
     and offline evaluation both ask this class, so that they accept the same messages.
     """
 
-    def __init__(self, by_headers: bool) -> None:
+    def __init__(self, by_headers: bool, offset_ns: int = 0) -> None:
         self.by_headers = by_headers
+        # Added to the log time of a message without a header, it is a stamp of the headers' clock.
+        self.offset_ns = offset_ns if by_headers else 0
         self.now_ns: int | None = None
         self._headers = HeaderClock()
 
@@ -107,7 +109,9 @@ class RecordingClock:
         `SAMPLE` of them only.
         """
         first = list(islice(times, SAMPLE))
-        return cls(clocks_differ([log for log, _ in first], [header for _, header in first]))
+        apart = [header - log for log, header in first if header > 0]
+        offset_ns = int(np.median(apart)) if apart else 0
+        return cls(clocks_differ([log for log, _ in first], [header for _, header in first]), offset_ns)
 
     @property
     def counters(self) -> Counter[str]:

@@ -151,6 +151,28 @@ class Filter:
             self._revise("applied", tick_from(stamp_ns, self.contract.rate) + 1)
         return self._count("applied", verdict)
 
+    def begin_episode(self, stamp_ns: int) -> str:
+        """Something was reset: the tick of this stamp starts from nowhere, and earlier commands no longer hold.
+
+        In tick order, like any other message: ticks before it stay the old episode's, however late they or
+        this come. Returns what became of it, in the words of `observe`.
+        """
+        return self._once_time_is_known(lambda: self._begin(stamp_ns))
+
+    def _begin(self, stamp_ns: int) -> str:
+        refusal = self._outside_window(stamp_ns)
+        if refusal:
+            return self._count("episode", refusal)
+        verdict = self._memory.applied.restart(stamp_ns)
+        if verdict != DUPLICATE:
+            self._revise("episode", tick_of(stamp_ns, self.contract.rate))
+        return self._count("episode", verdict)
+
+    def _begins(self, after: int, until: int) -> bool:
+        """Whether an episode begins at one of the ticks after + 1 to until."""
+        ticks = (tick_of(stamp, self.contract.rate) for stamp in self._memory.applied.restarts)
+        return any(after < tick <= until for tick in ticks)
+
     def _outside_window(self, stamp_ns: int) -> str:
         """Why a stamp is not accepted now, or nothing."""
         now_ns = self._memory.now_ns
@@ -261,7 +283,7 @@ class Filter:
     def _tick(self, tick: int, before: Snapshot | None) -> Snapshot:
         """belief_k = step(belief_{k-1}, action over [k-1, k), whatever was seen at k)."""
         observations = self._memory.observations.at(tick)
-        seen = dict(before.seen) if before else {}
+        seen = dict(before.seen) if before and not self._begins(before.tick, tick) else {}
         first = self._is_first(tick, seen)
         state = self._initial if first or before is None else before.step.state
         action, known = self._action_into(tick)

@@ -15,7 +15,7 @@ from rssm_ros.online.errors import FilterError
 from rssm_ros.online.ring import AppliedLog, ObservationRing
 from rssm_ros.online.steps import Array, State, Step
 
-FORMAT = 2
+FORMAT = 3
 MAGIC = b"rssm_ros filter state\n"  # then the SHA-256 of the rest, then the rest: an .npz
 _DIGEST = hashlib.sha256().digest_size
 
@@ -64,7 +64,7 @@ def pack(memory: Memory, header: Mapping[str, Any]) -> bytes:
     arrays: dict[str, Array] = {"held": held}
     scalars = {name: getattr(memory, name) for name in ("now_ns", "start", "computed", "published")}
     document = {**header, "format": FORMAT, **scalars, "log": [item.stamp_ns for item in log], "seen": []}
-    document["heard"] = memory.observations.heard()
+    document["heard"], document["restarts"] = memory.observations.heard(), memory.applied.restarts
     for index, item in enumerate(log):
         arrays[f"log/{index}"] = item.si
     for index, (tick, name, seen) in enumerate(memory.observations.items()):
@@ -111,7 +111,8 @@ def unpack(data: bytes, memory: Memory, header: Mapping[str, Any]) -> dict[str, 
     for name, value in {"format": FORMAT, **header}.items():
         if document.get(name) != value:
             raise FilterError(f"saved state: {name} is {document.get(name)!r}, this filter has {value!r}")
-    memory.applied.restore(arrays["held"], [(s, arrays[f"log/{i}"]) for i, s in enumerate(document["log"])])
+    log = [(stamp, arrays[f"log/{index}"]) for index, stamp in enumerate(document["log"])]
+    memory.applied.restore(arrays["held"], log, document["restarts"])
     for index, (tick, name, stamp_ns) in enumerate(document["seen"]):
         memory.observations.add(tick, name, stamp_ns, arrays[f"seen/{index}"])
     memory.observations.restore_heard(document["heard"])

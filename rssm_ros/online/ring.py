@@ -120,6 +120,7 @@ class AppliedLog:
         self._stamps: list[int] = []  # sorted
         self._log: dict[int, Applied] = {}
         self._merged: list[Vector] = []  # per stamp the last of each channel; valid as far as it reaches
+        self.restarts: list[int] = []  # sorted stamps of new episodes
 
     def add(self, stamp_ns: int, si: Vector) -> str:
         """-> ACCEPTED, DUPLICATE, or CONFLICT (same stamp, other content; the lower digest counts)."""
@@ -134,6 +135,19 @@ class AppliedLog:
             del self._merged[bisect_left(self._stamps, stamp_ns) :]
         return ACCEPTED if old is None else CONFLICT
 
+    def restart(self, stamp_ns: int) -> str:
+        """An episode begins: what was applied before this stamp no longer holds. -> ACCEPTED or DUPLICATE."""
+        if stamp_ns in self.restarts:
+            return DUPLICATE
+        insort(self.restarts, stamp_ns)
+        del self._merged[bisect_left(self._stamps, stamp_ns) :]
+        return ACCEPTED
+
+    def _restarted(self, after_ns: int | None, until_ns: int) -> bool:
+        """Whether an episode began in (after, until]: a command of the very stamp is the new episode's."""
+        count = bisect_right(self.restarts, until_ns)
+        return count > 0 and (after_ns is None or self.restarts[count - 1] > after_ns)
+
     def at(self, stamp_ns: int) -> tuple[Vector, bool]:
         """The command in force at a stamp, [A], and whether all of it was really applied (else `safe` fills
         in)."""
@@ -144,10 +158,14 @@ class AppliedLog:
     def _last(self, stamp_ns: int) -> Vector:
         """[A], NaN for channels of which nothing was heard."""
         count = bisect_right(self._stamps, stamp_ns)
-        while len(self._merged) < count:
-            before = self._merged[-1] if self._merged else self._held
-            si = self._log[self._stamps[len(self._merged)]].si
+        while (index := len(self._merged)) < count:
+            before, stamp = self._merged[-1] if index else self._held, self._stamps[index]
+            if self._restarted(self._stamps[index - 1] if index else None, stamp):
+                before = np.full_like(self._safe, np.nan)
+            si = self._log[stamp].si
             self._merged.append(np.where(np.isfinite(si), si, before))
+        if self._restarted(self._stamps[count - 1] if count else None, stamp_ns):
+            return np.full_like(self._safe, np.nan)
         return self._merged[count - 1] if count else self._held
 
     def forget(self, stamp_ns: int) -> None:
@@ -157,13 +175,15 @@ class AppliedLog:
         for stamp in self._stamps[:count]:
             del self._log[stamp]
         del self._stamps[:count], self._merged[:count]
+        del self.restarts[: bisect_right(self.restarts, stamp_ns)]
 
     def snapshot(self) -> tuple[Vector, list[Applied]]:
         """The held command and the log, in order of stamps."""
         return self._held.copy(), [self._log[stamp] for stamp in self._stamps]
 
-    def restore(self, held: Vector, log: list[tuple[int, Vector]]) -> None:
-        """The inverse of `snapshot`."""
+    def restore(self, held: Vector, log: list[tuple[int, Vector]], restarts: Iterable[int] = ()) -> None:
+        """The inverse of `snapshot` (and `restarts`)."""
         self._held, self._stamps, self._log, self._merged = held, [], {}, []
+        self.restarts = sorted(restarts)
         for stamp_ns, si in log:
             self.add(stamp_ns, si)

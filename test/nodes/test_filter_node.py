@@ -12,7 +12,7 @@ TICK = 50_000_000
 
 
 def node(answered: int, asked: int, *seen: tuple[str, int], ago: float = 0.0) -> Any:
-    recent = [(name, stamp, None) for name, stamp in seen]
+    recent = list(seen)
     specs = dict.fromkeys(("camera", "odom", "joints"))
     came = time.monotonic() - ago
     return Space(_answered=answered, _asked=asked, _recent=recent, _specs=specs, _came=came)

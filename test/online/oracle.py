@@ -16,7 +16,7 @@ from rssm_ros.online.steps import initial_state
 
 
 class Message(NamedTuple):
-    """name: a modality, or "applied"; value: the array."""
+    """name: a modality, "applied" or "episode"; value: the array."""
 
     name: str
     stamp: int
@@ -31,7 +31,7 @@ def chosen(messages: list[Message], contract: Contract) -> dict[int, dict[str, A
     """Per tick and modality the value that counts: nearest to t_k, then earlier, then lower digest."""
     best: dict[tuple[int, str], Any] = {}
     for message in messages:
-        if message.name != "applied":
+        if message.name not in ("applied", "episode"):
             tick = tick_of(message.stamp, contract.rate)
             distance = abs(message.stamp - stamp_of(tick, contract.rate))
             rank = (distance, message.stamp, _digest(message.value))
@@ -44,11 +44,14 @@ def chosen(messages: list[Message], contract: Contract) -> dict[int, dict[str, A
     return ticks
 
 
-def action_at(stamp: int, commands: list[Message], safe: Any) -> Any:
-    """Per channel the last one applied at or before a stamp; of the same stamp the lower digest."""
+def action_at(stamp: int, commands: list[Message], safe: Any, begins: list[int]) -> Any:
+    """Per channel the last one applied in the episode at or before a stamp; of the same stamp the lower
+    digest.
+    """
     value = np.full_like(safe, np.nan)
+    since = max((begin for begin in begins if begin <= stamp), default=0)
     for command in commands:
-        if command.stamp <= stamp:
+        if since <= command.stamp <= stamp:
             value = np.where(np.isfinite(command.value), command.value, value)
     return np.where(np.isfinite(value), value, safe)
 
@@ -68,10 +71,15 @@ def beliefs(session: Any, contract: Contract, messages: list[Message], particles
     """{tick: (step, first, presence, age)} from the first observation to tick `last`."""
     seen, commands, limits = chosen(messages, contract), _in_order(messages), Limits(contract)
     safe = limits.safe(None, np.zeros(contract.action_dim))
+    begins = [message.stamp for message in messages if message.name == "episode"]
+    starts = [tick_of(stamp, contract.rate) for stamp in begins]
     state, out, latest = initial_state(session.latent, particles), {}, {}
     for tick in range(min(seen, default=last + 1), last + 1):
-        first = not any(tick - contract.max_gap_ticks <= k < tick for k in seen)
-        si = action_at(stamp_of(tick - 1, contract.rate), commands, safe)
+        since = max((start for start in starts if start <= tick), default=0)
+        first = not any(max(since, tick - contract.max_gap_ticks) <= k < tick for k in seen)
+        if tick == since:
+            latest = {}
+        si = action_at(stamp_of(tick - 1, contract.rate), commands, safe, begins)
         action = limits.normalise(si).astype(np.float32)
         uniforms = noise.uniforms(seed, tick, particles, session.latent.stoch)
         if tick in seen:

@@ -101,7 +101,7 @@ def test_a_recording_is_read_by_the_log_where_the_headers_agree_with_it():
     log = [i * 50 * MS + S for i in range(1, 30)]
     clock = RecordingClock.of((at, at - 5 * MS) for at in log)
     told = [clock.tell(at, stamp) for at, stamp in ((log[0], 0), (log[1], log[0] - S), (log[0], None))]
-    assert not clock.by_headers and told == [log[0], log[1], log[1]]
+    assert not clock.by_headers and told == [log[0], log[1], log[1]] and clock.offset_ns == 0
 
 
 def test_a_recording_is_read_by_the_headers_where_the_log_is_another_clock_s():
@@ -109,6 +109,7 @@ def test_a_recording_is_read_by_the_headers_where_the_log_is_another_clock_s():
     pairs = [(wall + i * 50 * MS, 10 * S + i * 50 * MS) for i in range(40)]
     clock = RecordingClock.of(pairs)
     told = [clock.tell(*pair) for pair in pairs]
+    assert clock.offset_ns == 10 * S - wall
     assert clock.by_headers and told[:3] == [None] * 3 and told[3:] == [stamp for _, stamp in pairs[3:]]
     assert clock.tell(wall + 60 * S, None) == pairs[-1][1]  # no header, no news
     assert clock.tell(wall + 60 * S, 900 * S) == pairs[-1][1]  # one wild stamp
