@@ -152,7 +152,7 @@ class Filter:
         return self._count("applied", verdict)
 
     def begin_episode(self, stamp_ns: int) -> str:
-        """Something was reset: the tick of this stamp starts from nowhere, and earlier commands no longer hold.
+        """Something was reset: the tick of this stamp starts from nowhere, earlier commands no longer hold.
 
         In tick order, like any other message: ticks before it stay the old episode's, however late they or
         this come. Returns what became of it, in the words of `observe`.
