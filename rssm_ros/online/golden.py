@@ -7,7 +7,7 @@ distribution functions: a sample that differs is a different model, not a roundi
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -47,8 +47,11 @@ def read_golden(folder: Path) -> dict[str, Array]:
         raise BundleError(f"{path}: cannot be read ({error}); export the bundle again") from error
 
 
-def compare_golden(folder: Path, run: Run) -> list[Difference]:
-    """Replays every case; one Difference per graph, case and output."""
+def compare_golden(folder: Path, run: Run, tolerance: float = TOLERANCE) -> list[Difference]:
+    """Replays every case; one Difference per graph, case and output.
+
+    tolerance: of one step of the backend behind `run`; everything allowed grows with it.
+    """
     arrays = read_golden(folder)
     cases = sorted({(graph, case) for graph, case, *_ in (name.split("/") for name in arrays)})
     if not cases:
@@ -63,14 +66,15 @@ def compare_golden(folder: Path, run: Run) -> list[Difference]:
         outputs = run(graph, feeds)
         for name, value in expected.items():
             scale = float(arrays.get(f"{prefix}scale/{name}", np.zeros(())))
-            found.append(_difference(graph, case, name, outputs[name], value, scale))
+            difference = _difference(graph, case, name, outputs[name], value, scale)
+            found.append(replace(difference, allowed=difference.allowed * tolerance / TOLERANCE))
     return found
 
 
-def replay_golden(folder: Path, run: Run) -> list[Difference]:
+def replay_golden(folder: Path, run: Run, tolerance: float = TOLERANCE) -> list[Difference]:
     """`compare_golden`, refusing what does not hold. Raises BundleError naming graph, output and
     difference."""
-    differences = compare_golden(folder, run)
+    differences = compare_golden(folder, run, tolerance)
     wrong = [item for item in differences if not item.passed]
     if wrong:
         worst = max(wrong, key=lambda item: np.nan_to_num(item.error / max(item.allowed, 1e-12), nan=np.inf))

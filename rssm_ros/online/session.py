@@ -1,43 +1,107 @@
-"""A bundle, loaded and proven, as onnxruntime sessions on this machine."""
+"""A bundle, loaded and proven, computed by one of the backends."""
 
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
-import onnxruntime
 
-from rssm_ros.bundle import Bundle, BundleError, Latent, load_bundle
+from rssm_ros.bundle import Bundle, Latent, load_bundle
+from rssm_ros.online import noise
+from rssm_ros.online.backends.backend import DEFAULT, Backend, open_backend
+from rssm_ros.online.backends.fallback import Fallback
 from rssm_ros.online.belief import Floats, Indices, TargetBelief
 from rssm_ros.online.golden import replay_golden
-from rssm_ros.online.signature import check_signature, signatures
-from rssm_ros.online.steps import Array, Imagined, State, Step
+from rssm_ros.online.signature import outputs_of
+from rssm_ros.online.steps import Array, Imagined, State, Step, initial_state
 
 
 class Session:
     """The steps of one bundle. Loading checks hashes, names, shapes and dtypes, then replays the golden
-    vectors.
+    vectors, on the backend asked for and, where that one's device may vanish, on the CPU behind it.
 
-    threads: of onnxruntime's intra-op pool, per call. Raises BundleError, naming the file and what to do.
-    Equal inputs at an equal number of particles give bitwise equal outputs; replay rests on that.
+    threads: of the backend's pool on the CPU, per call. Raises BundleError, naming the file and what to do,
+    and FilterError for a backend that this machine does not have.
+    Equal inputs at an equal number of particles give bitwise equal outputs; replay rests on that. Once a
+    device is lost (`lost` says so), the CPU's bits replace it: what is replayed after that may differ from
+    what was published before it by the backends' tolerance.
     """
 
-    def __init__(self, folder: Path | str, threads: int = 1, prove: bool = True) -> None:
+    def __init__(
+        self, folder: Path | str, threads: int = 1, prove: bool = True, backend: str = DEFAULT
+    ) -> None:
         self.bundle: Bundle = load_bundle(folder)
-        self._sessions: dict[str, onnxruntime.InferenceSession] = {}
-        for file, (inputs, outputs) in signatures(self.bundle).items():
-            path = self.bundle.folder / file
-            session = open_graph(path, threads)
-            check_signature(path, session.get_inputs(), inputs, "input")
-            check_signature(path, session.get_outputs(), outputs, "output")
-            self._sessions[file.removesuffix(".onnx")] = session
+        self._backend = self._open(backend, threads, prove)
         latent = self.bundle.latent
         self._encoders = {spec.name: f"encode_{spec.name}" for spec in self.bundle.contract.observations}
-        self._outputs = {name: [item.name for item in s.get_outputs()] for name, s in self._sessions.items()}
-        self._inputs = {name: {item.name for item in s.get_inputs()} for name, s in self._sessions.items()}
         self._absent = {m: np.zeros((1, size), np.float32) for m, size in latent.tokens.items()}
         self._here, self._gone = np.ones(1, np.bool_), np.zeros(1, np.bool_)
+
+    def _open(self, name: str, threads: int, prove: bool) -> Backend:
+        first = self._proven(open_backend(name, self.bundle, threads), prove)
+        if first.device == "cpu":
+            return first
+        return Fallback(first, self._proven(open_backend(DEFAULT, self.bundle, threads), prove))
+
+    def _proven(self, backend: Backend, prove: bool) -> Backend:
         if prove:
-            replay_golden(self.bundle.folder, self.run)
+            replay_golden(self.bundle.folder, backend.run, backend.tolerance)
+        return backend
+
+    @property
+    def backend(self) -> str:
+        """The name of what computes now."""
+        return self._backend.name
+
+    @property
+    def tolerance(self) -> float:
+        """How far a step of this backend may be from the record."""
+        return self._backend.tolerance
+
+    @property
+    def lost(self) -> str:
+        """What became of the device that this session was opened for, in a line; empty: it is there."""
+        return self._backend.lost if isinstance(self._backend, Fallback) else ""
+
+    @property
+    def counters(self) -> Counter[str]:
+        """`backend_lost`, for diagnostics beside the filter's own."""
+        return self._backend.counters if isinstance(self._backend, Fallback) else Counter()
+
+    def warm_up(self, particles: int = 1, candidates: int = 0) -> None:
+        """Pays every first-call cost of these shapes now: to be called in configure, not in the loop.
+
+        particles: of the filter's step, prediction, decoder and actor. candidates: plans of a rollout.
+        """
+        latent, state = self.latent, initial_state(self.latent, particles)
+        tokens = {}
+        for spec in self.bundle.contract.observations:
+            value = np.zeros((1, *spec.shape), np.uint8 if spec.kind == "image" else np.float32)
+            self._backend.warm_up(self._encoders[spec.name], {"value": value})
+            tokens[spec.name] = np.zeros((1, latent.tokens[spec.name]), np.float32)
+        drawn = noise.draw(latent, 0, 0, particles)
+        feeds = self._feeds(state, np.zeros(latent.action, np.float32), True, drawn)
+        self._backend.warm_up("predict", feeds)
+        self._backend.warm_up("filter", self._seen(feeds, tokens))
+        held: dict[str, Array] = {"deter": state.deter, "stoch": state.stoch}
+        self._backend.warm_up("actor", held)
+        self._backend.warm_up("decoder", held)
+        if candidates:
+            plans = initial_state(latent, candidates)
+            shape = (candidates, latent.horizon)
+            self._backend.warm_up(
+                "rollout",
+                {
+                    "deter": plans.deter,
+                    "stoch": plans.stoch,
+                    "actions": np.zeros((*shape, latent.action), np.float32),
+                    "noise": np.full((*shape, latent.stoch), 0.5, np.float32),
+                },
+            )
+
+    def close(self) -> None:
+        """Lets go of the backend; no step can be computed any more."""
+        self._backend.close()
 
     @property
     def latent(self) -> Latent:
@@ -51,9 +115,11 @@ class Session:
 
     def run(self, name: str, feeds: Mapping[str, Array]) -> dict[str, Array]:
         """One graph by its file's stem, by name in and out. Inputs the graph does not use are left out."""
-        known = self._inputs[name]
-        used = {key: value for key, value in feeds.items() if key in known}
-        return dict(zip(self._outputs[name], self._sessions[name].run(None, used)))
+        return self._backend.run(name, feeds)
+
+    def outputs(self, name: str) -> list[str]:
+        """What a graph gives."""
+        return outputs_of(self.bundle, name)
 
     def encode(self, name: str, value: Array) -> Floats:
         """One observation in the contract's form -> tokens [1, E_m]. Cheap enough to do once, never per
@@ -66,10 +132,7 @@ class Session:
     ) -> Step:
         """predict + correct in one call. action [A], tokens {m: [1, E_m]} of what was seen, noise [N, S]."""
         feeds = self._feeds(state, action, first, noise)
-        for m, nothing in self._absent.items():
-            feeds[f"tokens_{m}"] = tokens.get(m, nothing)
-            feeds[f"presence_{m}"] = self._here if m in tokens else self._gone
-        return self._step(self.run("filter", feeds))
+        return self._step(self.run("filter", self._seen(feeds, tokens)))
 
     def predict(self, state: State, action: Floats, first: bool, noise: Floats) -> Step:
         """The prior half. action [A], noise [N, S]."""
@@ -102,6 +165,12 @@ class Session:
         feeds: dict[str, Array] = {"deter": state.deter, "stoch": state.stoch, "noise": noise}
         return {**feeds, "action": np.ascontiguousarray(rows), "is_first": is_first}
 
+    def _seen(self, feeds: dict[str, Array], tokens: Mapping[str, Floats]) -> dict[str, Array]:
+        for m, nothing in self._absent.items():
+            feeds[f"tokens_{m}"] = tokens.get(m, nothing)
+            feeds[f"presence_{m}"] = self._here if m in tokens else self._gone
+        return feeds
+
     def _step(self, out: Mapping[str, Array]) -> Step:
         stoch: Indices | Floats = out["next_stoch"]
         return Step(
@@ -118,17 +187,3 @@ class Session:
             surprise=out.get("surprise"),
             posterior_entropy=out.get("posterior_entropy"),
         )
-
-
-def open_graph(
-    path: Path, threads: int, providers: Sequence[str] = ("CPUExecutionProvider",)
-) -> onnxruntime.InferenceSession:
-    """One graph as this package runs it. Raises BundleError where onnxruntime refuses it."""
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # a robot has other work to do
-    options.log_severity_level = 3
-    try:
-        return onnxruntime.InferenceSession(str(path), options, list(providers))
-    except Exception as error:  # onnxruntime raises bare classes of its own
-        raise BundleError(f"{path}: onnxruntime refuses it: {error}; export the bundle again") from error

@@ -47,6 +47,11 @@ def signatures(bundle: Bundle) -> dict[str, tuple[list[Tensor], list[Tensor]]]:
     return table
 
 
+def outputs_of(bundle: Bundle, graph: str) -> list[str]:
+    """The names of what a graph gives, by its file's stem."""
+    return [name for name, *_ in signatures(bundle)[f"{graph}.onnx"][1]]
+
+
 def _sample(latent: Latent) -> str:
     return F32 if latent.kind == "gaussian" else I64
 

@@ -57,8 +57,8 @@ class CoreFilter(Filter):
 
 
 def core_graph(world_model: WorldModel, folder: Path, threads: int) -> onnxruntime.InferenceSession:
-    """`CoreFilter` as an onnxruntime session with the options of `online.session`."""
-    from rssm_ros.online import session
+    """`CoreFilter` as an onnxruntime session with the options of `online.backends.onnx`."""
+    from rssm_ros.online.backends.onnx import open_graph
 
     inputs: Named = {
         "deter": torch.zeros(1, world_model.sizes.deter),
@@ -76,4 +76,4 @@ def core_graph(world_model: WorldModel, folder: Path, threads: int) -> onnxrunti
     free = {"deter", "stoch", "action", "is_first", "noise"}
     export_graph(CoreFilter(world_model).eval(), inputs, free, folder / "core.onnx", weights)
     weights.close()
-    return session.open_graph(folder / "core.onnx", threads)
+    return open_graph(folder / "core.onnx", threads)
