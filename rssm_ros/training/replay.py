@@ -12,6 +12,7 @@ import hashlib
 import json
 import math
 import shutil
+import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,6 +29,7 @@ from rssm_ros.training.errors import TrainingError
 from rssm_ros.world_model import Signals
 
 CACHE = ".storage"
+STAMP = "complete.json"  # in a storage that is whole
 FINITE = ("action", "reward")  # a label may be NaN, and so may what was not observed
 Array = npt.NDArray[Any]
 
@@ -78,8 +80,7 @@ def open_storage(directory: Path, signals: Signals) -> TensorDict:
     if not files:
         raise TrainingError(f"{directory} holds no episode-*.npz; make some with `rssm collect`")
     cache, key = directory / CACHE, _fingerprint(files, signals)
-    stamp = cache / "complete.json"
-    if _stamped(stamp) == key:
+    if _stamped(cache / STAMP) == key:
         return TensorDict.load_memmap(cache / "ticks")
     return _build(files, cache, key, columns(signals))
 
@@ -117,20 +118,38 @@ def _fingerprint(files: Sequence[Path], signals: Signals) -> str:
 
 
 def _build(files: Sequence[Path], cache: Path, key: str, table: dict[str, Column]) -> TensorDict:
+    """Made in a folder of its own and then renamed: two runs may begin on the same data at once."""
     lengths = [_length(file, table) for file in files]
     total = sum(lengths)
     shutil.rmtree(cache, ignore_errors=True)
     check_space(cache.parent, total * sum(column.bytes for column in table.values()), "its storage needs")
-    (cache / "ticks").mkdir(parents=True)
+    with tempfile.TemporaryDirectory(prefix=f"{cache.name}-", dir=cache.parent) as name:
+        made = Path(name)
+        _fill(made / "ticks", files, lengths, table)
+        (made / STAMP).write_text(json.dumps({"fingerprint": key, "ticks": total, "episodes": len(files)}))
+        try:
+            made.rename(cache)
+        except OSError as error:
+            if _stamped(cache / STAMP) != key:  # otherwise another run was faster
+                raise TrainingError(
+                    f"{cache} cannot be written ({error}); delete it and try again"
+                ) from error
+    return TensorDict.load_memmap(cache / "ticks")
+
+
+def _fill(place: Path, files: Sequence[Path], lengths: Sequence[int], table: dict[str, Column]) -> None:
+    """All ticks of the files into one memory-mapped tensordict."""
+    total = sum(lengths)
+    place.mkdir()
     store = TensorDict(
         {
             name: MemoryMappedTensor.empty(
-                (total, *column.shape), dtype=column.dtype, filename=str(cache / "ticks" / f"{name}.memmap")
+                (total, *column.shape), dtype=column.dtype, filename=str(place / f"{name}.memmap")
             )
             for name, column in table.items()
         },
         [total],
-    ).memmap_(cache / "ticks")
+    ).memmap_(place)
     at = 0
     for file, length in zip(files, lengths, strict=True):
         with np.load(file) as data:
@@ -139,12 +158,6 @@ def _build(files: Sequence[Path], cache: Path, key: str, table: dict[str, Column
             if not data["is_first"][0]:
                 raise TrainingError(f"{file}: is_first[0] is false, expected every file to start an episode")
         at += length
-    stamp = cache / "complete.json"
-    stamp.with_suffix(".tmp").write_text(
-        json.dumps({"fingerprint": key, "ticks": total, "episodes": len(files)})
-    )
-    stamp.with_suffix(".tmp").replace(stamp)
-    return TensorDict.load_memmap(cache / "ticks")
 
 
 def check_space(directory: Path, needed: int, what: str) -> None:

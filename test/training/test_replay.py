@@ -65,6 +65,21 @@ def test_batches_depend_on_seed_and_step_only(store):
     assert one.places(7) != Replay([store], 4, 10, 2, seed=6).places(7)
 
 
+def test_two_runs_may_build_one_storage_at_once(tmp_path, monkeypatch):
+    """Two comparisons started on new data together; the second met the first's half-made folder."""
+    directory, fill, others = synthetic.write(tmp_path / "d", 2, 20), replay._fill, []
+
+    def fill_while_another_run_does(*arguments):
+        monkeypatch.setattr(replay, "_fill", fill)
+        others.append(open_storage(directory, SIGNALS))
+        fill(*arguments)
+
+    monkeypatch.setattr(replay, "_fill", fill_while_another_run_does)
+    mine = open_storage(directory, SIGNALS)
+    assert torch.equal(mine["reward"], others[0]["reward"])
+    assert [p.name for p in directory.glob(".storage*")] == [".storage"]
+
+
 def test_storage_is_built_once_and_again_when_the_data_change(tmp_path):
     directory = synthetic.write(tmp_path / "d", 2, 20)
     open_storage(directory, SIGNALS)
