@@ -15,6 +15,8 @@ COMMANDS = {
     "doctor": "what is installed and usable here, and what to do about what is missing",
     "up": "run the whole node graph without `ros2 launch`, and sum up the run",
     "collect": "record episodes of a simulated robot for training",
+    "record": "record a robot, or a simulated one, into MCAP bags by contract",
+    "dataset": "turn recorded bags into episodes for training",
     "train": "train world model and actor, resumably",
     "export": "turn a checkpoint into a bundle",
     "calibrate": "thresholds and regions of a bundle from held-out data",

@@ -24,6 +24,7 @@ from rssm_ros.contract import HIDDEN, Contract, find_contract
 from rssm_ros.evaluation import summary as summaries
 from rssm_ros.nodes.graph import PLANNERS, GraphOptions, manipulator_graph
 from rssm_ros.nodes.processes import NodeProcess, child_environment, end_all
+from rssm_ros.nodes.recorded import belief_topics, plan_topics, robot_topics, truth_topics
 
 FAILED, USAGE = 1, 2
 VERSIONS = ("numpy", "onnxruntime", "mujoco", "ros-rclpy", "rosbags")  # what a run depends on
@@ -156,7 +157,13 @@ def _run_graph(
         supervisor = Supervisor(contract, processes, options.lockstep)
         if arguments.record:
             watched = supervisor
-            recorder = Recorder(supervisor.node, out / "bag", _topics(contract), lambda: watched.sim_ns)
+            topics = [
+                *robot_topics(contract),
+                *truth_topics(contract),
+                *belief_topics(contract),
+                *plan_topics(),
+            ]
+            recorder = Recorder(supervisor.node, out / "bag", topics, lambda: watched.sim_ns)
         supervisor.bring_up(lambda: bool(asked))
         outcome.started = True
         outcome.error = _watch(supervisor, options, console, asked)
@@ -174,6 +181,7 @@ def _run_graph(
         if recorder is not None:
             recorder.close()
             outcome.recorded = recorder.counts
+            outcome.error = outcome.error or recorder.error
         if supervisor is not None:
             supervisor.close()
     return outcome
@@ -185,30 +193,6 @@ def _catch_signals() -> list[int]:
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda received, _: asked.append(received))
     return asked
-
-
-def _topics(contract: Contract) -> list[tuple[str, str]]:
-    """What goes into the bag: everything an evaluation needs, under the contract's names."""
-    topics = [(item.topic, item.type) for item in contract.observations]
-    topics += [(item.topic, item.type) for item in contract.actions]
-    topics += [(item.topic, item.type) for item in contract.targets]
-    topics += [
-        (target.visibility, "std_msgs/msg/Float64") for target in contract.targets if target.visibility
-    ]
-    topics += [(item.topic, item.type) for item in (contract.episode, contract.reward) if item is not None]
-    topics += [
-        (f"filter_node/{t.name}", "geometry_msgs/msg/PoseWithCovarianceStamped") for t in contract.targets
-    ]
-    return [
-        *topics,
-        ("clock", "rosgraph_msgs/msg/Clock"),
-        ("camera/camera_info", "sensor_msgs/msg/CameraInfo"),
-        ("gate_node/applied", "sensor_msgs/msg/JointState"),
-        ("planner_node/command/channels", "sensor_msgs/msg/JointState"),
-        ("planner_node/plan", "nav_msgs/msg/Path"),
-        ("filter_node/belief", "sensor_msgs/msg/PointCloud2"),
-        ("/diagnostics", "diagnostic_msgs/msg/DiagnosticArray"),
-    ]
 
 
 def _watch(supervisor: Any, options: GraphOptions, console: Console, asked: list[int]) -> str:
