@@ -1,0 +1,118 @@
+"""The verdict in words: how well hidden things are tracked, and how honest the confidence is.
+
+A word is only said where its interval says so too: "well" needs the whole interval of the ratio below the goal,
+"overconfident" the whole interval of the coverage below the band. Otherwise the words say what is open.
+"""
+
+import math
+from dataclasses import dataclass
+
+from rssm_ros.evaluation.plots import spoken
+from rssm_ros.evaluation.scorecard import Scorecard, TargetScore
+from rssm_ros.evaluation.statistics import Estimate
+from rssm_ros.evaluation.units import PERCENT, RATIO, Scale
+
+GOOD_RATIO = 0.5  # hidden error by that of the best classical baseline: the goal (DESIGN 11)
+BAND = (0.88, 0.92)  # of 90 % regions (DESIGN 11)
+FEW = 20  # hidden ticks below which nothing is said
+UNKNOWN = Estimate(math.nan, math.nan, math.nan)
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """One target in words."""
+
+    target: str
+    headline: str
+    tracking: str
+    confidence: str
+    good: bool | None  # None: nothing can be said
+
+
+def verdict(name: str, score: TargetScore) -> Verdict:
+    """The words for one target."""
+    if score.ticks.get("hidden", 0) < FEW:
+        many = score.ticks.get("hidden", 0)
+        text = f"It was fully hidden in {many} ticks: too few to say how well it is tracked out of sight."
+        return Verdict(name, f"{_capital(name)} was hardly ever hidden here", text, _confidence(score)[1], None)
+    tracked, tracking, good = _tracking(name, score)
+    honest, confidence, fair = _confidence(score)
+    joined = "and" if good is fair else "but"
+    headline = f"{_capital(name)} is tracked {tracked} while hidden, {joined} its confidence is {honest}"
+    known = None if good is None or fair is None else good and fair
+    return Verdict(name, headline, tracking, confidence, known)
+
+
+def _capital(name: str) -> str:
+    return spoken(name)[:1].upper() + spoken(name)[1:]
+
+
+def _tracking(name: str, score: TargetScore) -> tuple[str, str, bool | None]:
+    scale, hidden = Scale.of(score.unit), score.errors.by_group.get("hidden", UNKNOWN)
+    text = f"Fully hidden, it is off by {scale.told(hidden)} RMS over {score.ticks['hidden']:,} ticks"
+    visible = score.errors.by_group.get("visible")
+    text += f"; visible, by {scale.told(visible)}. " if visible else ". "
+    ratio = score.ratio_to_best_classical
+    if ratio is None or not math.isfinite(ratio.value) or score.best_classical is None:
+        return f"to {scale.with_unit(hidden.value)}", text + "No classical baseline could be run beside it.", None
+    low, high = _ends(ratio)
+    beside = f"{RATIO.told(ratio)} times the error of the best classical baseline, {spoken(score.best_classical)}"
+    if high <= GOOD_RATIO:
+        return "well", f"{text}That is {beside}.", True
+    if high < 1:
+        goal = f"Better than it, though not surely below the goal of {GOOD_RATIO:g}."
+        return "better than by any classical baseline", f"{text}That is {beside}. {goal}", ratio.value <= GOOD_RATIO
+    if low > 1:
+        return f"worse than by {spoken(score.best_classical)}", f"{text}That is {beside}.", False
+    told = "The interval holds 1: these data cannot tell which is better."
+    return "about as well as by the best classical baseline", f"{text}That is {beside}. {told}", False
+
+
+def _confidence(score: TargetScore) -> tuple[str, str, bool | None]:
+    groups = score.coverage.get("90", {})
+    known = {group: groups[group] for group in ("visible", "hidden") if group in groups}
+    known = {group: found for group, found in known.items() if math.isfinite(found.value)}
+    if score.ticks.get("hidden", 0) < FEW:
+        known.pop("hidden", None)
+    if not known:
+        return "unknown", "No regions could be checked against the truth.", None
+    told = " and ".join(f"{PERCENT.told(found)} of the time while {group}" for group, found in known.items())
+    text = f"Its 90 % regions hold the truth {told}. {_correlation(score)}"
+    inside = {group: BAND[0] <= found.value <= BAND[1] for group, found in known.items()}
+    if all(inside.values()):
+        return "honest", text, True
+    group = min(known, key=lambda name: (inside[name], -abs(known[name].value - 0.9)))
+    found = known[group]
+    low, high = _ends(found)
+    where = "" if len(known) == 1 or not any(inside.values()) else f" while {group}"
+    if high < BAND[0]:
+        return f"too high{where}", text, False
+    if low > BAND[1]:
+        return f"too low{where}", text, False
+    return f"not shown to be honest{where}", text + " The interval is too wide to tell.", False
+
+
+def _correlation(score: TargetScore) -> str:
+    found = score.log_std_visibility_corr
+    if not math.isfinite(found.value):
+        return ""
+    return (
+        f"The less it sees, the wider its claim: log deviation and visible fraction correlate by {found.value:.2f}."
+        if found.value < -0.3
+        else f"Its claims hardly follow what it sees: log deviation and visible fraction correlate by "
+        f"{found.value:.2f}."
+    )
+
+
+def _ends(found: Estimate) -> tuple[float, float]:
+    """The interval; the value itself where there is none."""
+    low = found.low if math.isfinite(found.low) else found.value
+    high = found.high if math.isfinite(found.high) else found.value
+    return low, high
+
+
+def headline(card: Scorecard) -> str:
+    """What the whole run amounts to, in one sentence."""
+    verdicts = [verdict(name, score) for name, score in card.targets.items()]
+    chosen = next((item for item in verdicts if item.good is not None), verdicts[0] if verdicts else None)
+    return f"{chosen.headline}." if chosen else "No target could be scored."
