@@ -66,7 +66,7 @@ def _truth(values: Series | None, seen: Series | None, dim: int, dt: float) -> T
 
 
 def _nearest(values: Series, seen: Series | None, dt: float) -> npt.NDArray[np.float64]:
-    """The visibility that goes with each value: the nearest within a tick, by stamp where both have one.
+    """The visibility that goes with each value: the nearest within half a tick, by stamp where both have one.
 
     A Float64 has none: it is published right behind its pose, so log time tells which one is meant.
     """
@@ -81,5 +81,5 @@ def _nearest(values: Series, seen: Series | None, dt: float) -> npt.NDArray[np.f
     after = np.searchsorted(theirs, own).clip(0, len(theirs) - 1)
     before = (after - 1).clip(0)
     near = np.where(np.abs(theirs[before] - own) < np.abs(theirs[after] - own), before, after)
-    close = np.abs(theirs[near] - own) < int(dt * 1e9)
+    close = np.abs(theirs[near] - own) < int(dt / 2 * 1e9)
     return np.where(close, share[near], np.nan)
