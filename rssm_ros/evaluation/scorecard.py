@@ -1,8 +1,8 @@
 """The scorecard: what `rssm evaluate` finds out, as it is written to `scorecard.json`.
 
-Keys as in DESIGN 9; every error is an `Estimate` ({"value", "ci95"}, null where nothing can be said), and is in
-the target's own unit, which is part of its key (`rmse_m`, `rmse_px`). Beside it lies `trace.npz`, the same run
-tick by tick: see `TRACE`.
+Keys as in DESIGN 9; every error is an `Estimate` ({"value", "ci95"}, null where nothing can be said), and is
+in the target's own unit, which is part of its key (`rmse_m`, `rmse_px`). Beside it lies `trace.npz`, the same
+run tick by tick: see `TRACE`.
 """
 
 import json

@@ -1,0 +1,296 @@
+"""Trackers that need no learning, on the same ticks as the belief and told more than a detector could tell.
+
+All know the robot's odometry where the contract has it: they work in a frame at rest (`EgoMotion`). Where
+anything of the target is seen (visible fraction > HIDDEN) they are given its true position. Before anything
+was seen they give the best constant guess.
+"""
+
+import itertools
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from rssm_ros.contract import Contract, TargetSpec
+
+Floats = npt.NDArray[np.float64]
+Bools = npt.NDArray[np.bool_]
+Integers = npt.NDArray[np.int64]
+
+ODOMETRY = "nav_msgs/msg/Odometry"
+FORWARD, TURN = "twist.twist.linear.x", "twist.twist.angular.z"
+WINDOW = 5  # ticks over which constant velocity is measured
+TUNE_TICKS = 20_000  # the most that the Kalman filter is tuned on
+
+
+@dataclass(frozen=True)
+class EgoMotion:
+    """Where the robot was by its own odometry, since each episode's first tick; zeros: it is not known.
+
+    Its drift does not matter: what is carried into the frame at rest is soon carried back.
+    """
+
+    position: Floats  # [T, 2] m
+    heading: Floats  # [T] rad
+
+    @staticmethod
+    def at_rest(ticks: int) -> "EgoMotion":
+        """Of a robot without odometry."""
+        return EgoMotion(np.zeros((ticks, 2)), np.zeros(ticks))
+
+    @staticmethod
+    def of(twist: Floats, episode: Integers, dt: float) -> "EgoMotion":
+        """twist: [T, 2] forward m/s and turn rad/s, row t the mean over [t - 1, t); NaN: as before."""
+        held = forward_fill(twist, np.isfinite(twist).all(-1), episode)
+        held = np.where(np.isfinite(held), held, 0.0)
+        heading = np.cumsum(held[:, 1] * dt)
+        chord = heading - held[:, 1] * dt / 2
+        step = held[:, :1] * dt * np.stack([np.cos(chord), np.sin(chord)], -1)
+        return EgoMotion(np.cumsum(step, axis=0), heading)
+
+    def to_rest(self, points: Floats) -> Floats:
+        """[T, 2] in the robot's frame at each tick -> in the frame at rest."""
+        return self.position + _rotated(points, self.heading)
+
+    def from_rest(self, points: Floats) -> Floats:
+        """The inverse of `to_rest`."""
+        return _rotated(points - self.position, -self.heading)
+
+    def vector_to_rest(self, vectors: Floats) -> Floats:
+        """Directions (velocities) [T, 2] -> in the frame at rest."""
+        return _rotated(vectors, self.heading)
+
+
+def _rotated(vectors: Floats, angle: Floats) -> Floats:
+    c, s = np.cos(angle), np.sin(angle)
+    return np.stack([c * vectors[:, 0] - s * vectors[:, 1], s * vectors[:, 0] + c * vectors[:, 1]], -1)
+
+
+def odometry_of(contract: Contract, target: TargetSpec) -> tuple[str, tuple[int, int]] | None:
+    """(observation, indices of forward and turning speed) that move this target in the robot's frame.
+
+    None where the contract has no odometry, or the target is not a place on the ground (two numbers in m).
+    """
+    if target.dim != 2 or target.unit != "m":
+        return None
+    for spec in contract.observations:
+        if spec.type == ODOMETRY and {FORWARD, TURN} <= set(spec.fields):
+            return spec.name, (spec.fields.index(FORWARD), spec.fields.index(TURN))
+    return None
+
+
+def forward_fill(values: Floats, known: Bools, episode: Integers) -> Floats:
+    """[T, d] the last known row of the episode; NaN before there is one."""
+    if not len(values):
+        return np.array(values, np.float64)
+    index = np.where(known, np.arange(len(values)), -1)
+    first = np.r_[True, episode[1:] != episode[:-1]]
+    begin = np.maximum.accumulate(np.where(first, np.arange(len(values)), 0))
+    last = np.maximum.accumulate(index)
+    good = last >= begin
+    return np.where(good[:, None], values[np.maximum(last, 0)], np.nan)
+
+
+@dataclass(frozen=True)
+class Told:
+    """What the trackers are told about one target; T ticks."""
+
+    place: Floats  # [T, d] true position in a frame at rest; NaN: none
+    seen: Bools  # [T] it may be looked at
+    episode: Integers  # [T]
+    dt: float
+
+    def known(self) -> Bools:
+        """[T] seen, and there."""
+        return self.seen & np.isfinite(self.place).all(-1)
+
+
+def hold_last(told: Told) -> Floats:
+    """The last seen place, [T, d]."""
+    return forward_fill(told.place, told.known(), told.episode)
+
+
+def constant_velocity(told: Told) -> Floats:
+    """On with the velocity over the last `WINDOW` ticks in a row in which it was seen, [T, d].
+
+    Seen anew, it stands still until it was seen twice; where it jumps, it is another object and begins anew.
+    """
+    known, place = told.known(), told.place
+    ticks = np.arange(len(place))
+    follows = np.r_[False, known[1:] & known[:-1] & (told.episode[1:] == told.episode[:-1])]
+    step = np.zeros_like(place)
+    step[1:] = np.where(follows[1:, None], place[1:] - place[:-1], 0.0)
+    far = np.linalg.norm(step, axis=-1)
+    usual = far[follows]
+    jump = follows & (far > (5.0 * np.quantile(usual, 0.995) if len(usual) else np.inf))
+    follows &= ~jump
+    begin = np.maximum.accumulate(np.where(known & ~follows, ticks, 0))
+    span = np.minimum(ticks - begin, WINDOW)
+    velocity = np.where(
+        (known & (span > 0))[:, None], (place - place[ticks - span]) / np.maximum(span, 1)[:, None], 0.0
+    )
+    last = forward_fill(np.c_[place, velocity, ticks], known, told.episode)
+    d = place.shape[1]
+    return np.asarray(last[:, :d] + last[:, d : 2 * d] * (ticks - last[:, -1])[:, None])
+
+
+def carried(told: Told, velocity: Floats) -> Floats:
+    """The last seen place, carried on by the true velocity [T, d] of what it lies on (in the frame at rest).
+
+    The privileged one: velocity row t is that over [t - 1, t).
+    """
+    moved = np.cumsum(np.where(np.isfinite(velocity), velocity, 0.0) * told.dt, axis=0)
+    return forward_fill(told.place - moved, told.known(), told.episode) + moved
+
+
+# -- the Kalman filter ---------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class KalmanSettings:
+    """K candidates at once, [K] each. Velocity decays with `memory`: infinite is constant velocity."""
+
+    shock: Floats  # m2/s3, spectral density of the acceleration's white noise
+    noise: Floats  # m2, variance of a measurement
+    memory: Floats  # s
+    speed: float  # m/s, deviation of the velocity of something new
+    gate: float = 5.0  # deviations of the innovation from which on it is another object
+
+    def only(self, index: int) -> "KalmanSettings":
+        """One candidate."""
+        parts = (part[index : index + 1] for part in (self.shock, self.noise, self.memory))
+        return KalmanSettings(*parts, self.speed, self.gate)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Of one candidate, for people."""
+        memory = float(self.memory[0])
+        return {
+            "shock": float(self.shock[0]),
+            "noise": float(self.noise[0]),
+            "memory_s": memory if math.isfinite(memory) else None,
+            "speed": self.speed,
+            "gate": self.gate,
+        }
+
+
+def kalman(told: Told, settings: KalmanSettings) -> Floats:
+    """[K, T, d]: position of a Kalman filter with a (decaying) constant-velocity model, the same on all axes.
+
+    Its measurements are the true places where seen. Episodes run side by side.
+    """
+    begins = np.flatnonzero(np.r_[True, told.episode[1:] != told.episode[:-1]])
+    lengths = np.diff(np.r_[begins, len(told.episode)])
+    known, dim = told.known(), told.place.shape[1]
+    rows = begins[:, None] + np.minimum(np.arange(lengths.max(initial=0)), lengths[:, None] - 1)  # [E, L]
+    path = np.full((len(settings.shock), len(begins), rows.shape[1], dim), np.nan)
+    state = _KalmanState(settings, len(begins), dim, told.dt)
+    for at in range(rows.shape[1]):
+        row = rows[:, at]
+        state.predict()
+        state.correct(told.place[row], known[row] & (at < lengths))
+        path[:, :, at] = state.position
+    whole = np.full((len(settings.shock), len(told.place), dim), np.nan)
+    inside = np.arange(rows.shape[1]) < lengths[:, None]
+    whole[:, rows[inside]] = path[:, inside]
+    return whole
+
+
+class _KalmanState:
+    """Position and velocity [K, E, d] with one covariance for all axes: pp, pv, vv [K, E]."""
+
+    def __init__(self, settings: KalmanSettings, episodes: int, dim: int, dt: float) -> None:
+        shape = (len(settings.shock), episodes)
+        self._noise, self._speed, self._gate = settings.noise[:, None], settings.speed, settings.gate
+        with np.errstate(divide="ignore", invalid="ignore"):
+            self._keep = np.exp(-dt / settings.memory)[:, None]
+            way = settings.memory * (1.0 - np.exp(-dt / settings.memory))
+        self._way = np.where(np.isinf(settings.memory), dt, way)[:, None]
+        q = settings.shock[:, None]
+        self._q = (q * dt**3 / 3, q * dt**2 / 2, q * dt)
+        self.position = np.full((*shape, dim), np.nan)
+        self._velocity = np.zeros((*shape, dim))
+        self._pp, self._pv, self._vv = np.ones(shape), np.zeros(shape), np.ones(shape)
+
+    def predict(self) -> None:
+        """A tick passes."""
+        keep, way, (qp, qc, qv) = self._keep, self._way, self._q
+        self.position = self.position + way[..., None] * self._velocity
+        self._velocity = keep[..., None] * self._velocity
+        self._pp = self._pp + 2 * way * self._pv + way**2 * self._vv + qp
+        self._pv = keep * (self._pv + way * self._vv) + qc
+        self._vv = keep**2 * self._vv + qv
+
+    def correct(self, place: Floats, seen: Bools) -> None:
+        """place [E, d] where seen [E]. Far from what was expected, it is something new."""
+        if not seen.any():
+            return
+        innovation = place - self.position
+        total = self._pp + self._noise
+        square = np.square(innovation).sum(-1)
+        new = seen & ~(square <= self._gate**2 * place.shape[-1] * total)  # NaN: nothing was expected yet
+        gain, gain_v = self._pp / total, self._pv / total
+        use = (seen & ~new)[..., None]
+        self.position = np.where(use, self.position + gain[..., None] * innovation, self.position)
+        self._velocity = np.where(use, self._velocity + gain_v[..., None] * innovation, self._velocity)
+        use = use[..., 0]
+        pp, pv, vv = self._pp, self._pv, self._vv
+        self._pp = np.where(new, self._noise, np.where(use, pp * (1 - gain), pp))
+        self._pv = np.where(new, 0.0, np.where(use, pv * (1 - gain), pv))
+        self._vv = np.where(new, self._speed**2, np.where(use, vv - gain_v * pv, vv))
+        self.position = np.where(new[..., None], place, self.position)
+        self._velocity = np.where(new[..., None], 0.0, self._velocity)
+
+
+def candidates(told: Told) -> KalmanSettings:
+    """108 settings around what the target does when seen."""
+    known = told.known()
+    follows = np.r_[False, known[1:] & known[:-1] & (told.episode[1:] == told.episode[:-1])]
+    step = np.zeros(len(known))
+    step[1:] = np.linalg.norm(np.diff(told.place, axis=0), axis=-1)
+    moved = step[follows]
+    usual = moved[moved <= np.quantile(moved, 0.99)] if len(moved) else np.ones(1)
+    speed = max(float(np.sqrt(np.square(usual).mean())) / told.dt, 1e-9)
+    shocks = speed**2 / told.dt * np.array([1e-4, 1e-3, 1e-2, 0.1, 1.0, 10.0])
+    noises = (speed * told.dt) ** 2 * np.array([1e-3, 0.1, 10.0])
+    memories = np.array([0.1, 0.25, 0.5, 1.0, 2.0, np.inf])
+    grid = np.array(list(itertools.product(shocks, noises, memories)))
+    return KalmanSettings(grid[:, 0], grid[:, 1], grid[:, 2], speed)
+
+
+def tuned(told: Told, hidden: Bools) -> KalmanSettings:
+    """The candidate with the least squared error over the hidden ticks (all ticks, where none is hidden)."""
+    last = int(told.episode[min(TUNE_TICKS, len(told.episode)) - 1]) if len(told.episode) else 0
+    part = told.episode <= last
+    if part.sum() > 2 * TUNE_TICKS:  # one long episode
+        part = np.arange(len(part)) < TUNE_TICKS
+    few = Told(told.place[part], told.seen[part], told.episode[part], told.dt)
+    settings = candidates(few)
+    judged = hidden[part] if hidden[part].any() else np.ones(int(part.sum()), bool)
+    square = np.square(kalman(few, settings) - few.place).sum(-1)[:, judged]
+    square = np.where(np.isfinite(square).all(0), square, np.nan)
+    if not np.isfinite(square).any():
+        return settings.only(0)
+    return settings.only(int(np.nanmean(square[:, np.isfinite(square[0])], axis=1).argmin()))
+
+
+def filled(path: Floats, guess: Floats) -> Floats:
+    """A path [T, d] with a constant guess [d] where it has nothing."""
+    return np.where(np.isfinite(path).all(-1, keepdims=True), path, guess)
+
+
+def constant_guess(truth: Floats) -> Floats:
+    """The mean [d] of the positions [T, d]; NaN of none."""
+    good = np.isfinite(truth).all(-1)
+    return np.asarray(truth[good].mean(0)) if good.any() else np.full(truth.shape[1], np.nan)
+
+
+ABOUT: Mapping[str, str] = {
+    "hold_last": "the last seen true place, kept by odometry",
+    "constant_velocity": f"the true velocity over the last {WINDOW} seen ticks, kept up",
+    "kalman": "Kalman filter, constant velocity with decay, true places as its detections",
+    "constant": "the best constant guess",
+    "carried": "the last seen place moved on by the true velocity of the belt",
+}

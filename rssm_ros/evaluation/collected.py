@@ -1,0 +1,111 @@
+"""Collected episodes (`rssm collect`) as recordings: every observation at its tick's own stamp."""
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from rssm_ros.contract import Contract
+from rssm_ros.evaluation.errors import EvaluationError
+from rssm_ros.evaluation.filtering import read_episode
+from rssm_ros.online.grid import SECOND, stamp_of, tick_of
+from rssm_ros.online.limits import Limits
+from rssm_ros.recordings import APPLIED, Event, Observation, Truth
+
+Array = npt.NDArray[Any]
+VELOCITY = "velocity_"  # + target: what only a simulator knows, m/s in the robot's frame
+
+
+class CollectedRecording:
+    """Rows `begin` to `end` of an episode file; t_k = 1 s + k dt, what was applied over [k-1, k) is stamped
+    t_{k-1}. Raises EvaluationError where the file is of another contract.
+    """
+
+    counts: Counter[str]
+
+    def __init__(self, path: Path, contract: Contract, begin: int = 0, end: int | None = None) -> None:
+        arrays = read_episode(path)
+        names = [spec.name for spec in contract.observations]
+        missing = {"action", *names, *(f"present_{name}" for name in names)} - set(arrays)
+        if missing:
+            raise EvaluationError(f"{path} lacks {sorted(missing)}; was it collected under another contract?")
+        rows = slice(begin, end)
+        self.path, self.contract, self.counts = path, contract, Counter()
+        self._arrays = {name: values[rows] for name, values in arrays.items()}
+        # What the filter waits for comes last, so that nothing counts as late.
+        self._names = sorted(names, key=lambda name: contract.observation(name).trigger)
+        first = tick_of(SECOND, contract.rate)
+        ticks = range(first, first + len(self._arrays["action"]))
+        self._stamps = np.array([stamp_of(tick, contract.rate) for tick in ticks], np.int64)
+        self._before = stamp_of(first - 1, contract.rate)
+
+    @property
+    def truth(self) -> Mapping[str, Truth]:
+        """Target name -> its truth."""
+        return {spec.name: self._truth(spec.name, spec.dim) for spec in self.contract.targets}
+
+    def _truth(self, name: str, dim: int) -> Truth:
+        value = self._arrays.get(f"target_{name}")
+        if value is None:
+            return Truth.none(dim)
+        unknown = np.full(len(value), np.nan)
+        visibility = np.asarray(self._arrays.get(f"visibility_{name}", unknown), np.float64)
+        return Truth(self._stamps, np.asarray(value, np.float64).reshape(len(value), dim), visibility)
+
+    @property
+    def velocity(self) -> Mapping[str, Truth]:
+        """Target name -> the true velocity of what carries it, m/s in the robot's frame, where recorded."""
+        found = {}
+        for spec in self.contract.targets:
+            value = self._arrays.get(VELOCITY + spec.name)
+            if value is not None:
+                found[spec.name] = Truth(
+                    self._stamps, np.asarray(value, np.float64), np.full(len(value), np.nan)
+                )
+        return found
+
+    @property
+    def reward(self) -> Truth:
+        """Rewards."""
+        value = self._arrays.get("reward")
+        if value is None:
+            return Truth.none(1)
+        return Truth(self._stamps, np.asarray(value, np.float64)[:, None], np.full(len(value), np.nan))
+
+    @property
+    def events(self) -> Sequence[Event]:
+        """None: the rows are one episode."""
+        return ()
+
+    @property
+    def start_ns(self) -> int:
+        """Time of the first row."""
+        return int(self._stamps[0])
+
+    @property
+    def end_ns(self) -> int:
+        """Time of the last row."""
+        return int(self._stamps[-1])
+
+    def observations(self) -> Iterator[Observation]:
+        """What was applied, then what was seen, row by row."""
+        limits, before = Limits(self.contract), self._before
+        si = limits.scale(self._arrays["action"])
+        for row, stamp in enumerate(self._stamps.tolist()):
+            yield Observation(APPLIED, before, stamp, si[row])
+            for name in self._names:
+                if self._arrays[f"present_{name}"][row]:
+                    yield Observation(name, stamp, stamp, self._arrays[name][row])
+            before = stamp
+
+
+def episode_rows(path: Path) -> list[tuple[int, int]]:
+    """(begin, end) of every episode in a file; a file of `rssm collect dot` holds several."""
+    first = read_episode(path).get("is_first")
+    if first is None:
+        return [(0, len(read_episode(path)["action"]))]
+    begins = np.flatnonzero(first).tolist()
+    return list(zip([0, *begins[1:]], [*begins[1:], len(first)]))

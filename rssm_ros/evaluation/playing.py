@@ -1,0 +1,328 @@
+"""One recording through the filter and everything that has to be asked of the model on the way: `play`.
+
+The truth is what the recording holds; with imposed occlusion and no truth, what the same filter believes of
+the same recording when nothing is covered.
+"""
+
+import math
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from rssm_ros.bundle import pattern
+from rssm_ros.contract import HIDDEN, Contract
+from rssm_ros.evaluation.classical import odometry_of
+from rssm_ros.evaluation.errors import EvaluationError
+from rssm_ros.evaluation.imposed import ImposedRecording, Imposition
+from rssm_ros.evaluation.open_loop import OpenLoop
+from rssm_ros.evaluation.pictures import WINDOW, psnr, ssim
+from rssm_ros.evaluation.replaying import Replay, Taken
+from rssm_ros.evaluation.ticks import TargetTicks, Ticks, TruthByTick
+from rssm_ros.online import noise
+from rssm_ros.online.belief import Belief
+from rssm_ros.online.preprocess import prepare
+from rssm_ros.online.regions import depth, log_density, spread
+from rssm_ros.online.session import Session
+from rssm_ros.online.steps import State, initial_state
+from rssm_ros.recordings import Recording, Truth
+
+Array = npt.NDArray[Any]
+Watch = Callable[[float], None]  # the share that is done
+RECORDED, UNOCCLUDED = "recorded", "unoccluded run"
+CHUNK = 4096  # ticks after which rows become arrays, so that memory hardly grows with the length
+LEAST_STD = 1e-6  # below which a claim is taken to be this sure: no density is infinite
+
+
+@dataclass(frozen=True)
+class How:
+    """What to do with every recording alike."""
+
+    particles: int = 1
+    seed: int = 0
+    imposed: tuple[Imposition, ...] = ()
+    impose_seed: int = 0
+    memoryless: bool = True
+    open_loop_every: int = 10  # ticks from one start to the next; 0: never
+
+
+@dataclass(frozen=True)
+class Played:
+    """What came of one recording."""
+
+    ticks: Ticks
+    references: Mapping[str, str]  # target -> where its truth comes from; without those that have none
+    unlabelled: tuple[str, ...]  # targets whose visible fraction nobody recorded
+    pictures: Mapping[str, Array]  # camera -> [F, 5]: row of `ticks`, PSNR and SSIM, the same of the last one
+    lost_ticks: int  # left out: nothing had been seen for `max_gap`
+    counters: Counter[str]
+    recorded_s: float
+    name: str = ""
+
+
+@dataclass
+class _Rows:
+    """Columns as they grow."""
+
+    columns: dict[str, list[Any]] = field(default_factory=dict)
+
+    def add(self, **values: Any) -> None:
+        for name, value in values.items():
+            self.columns.setdefault(name, []).append(value)
+
+    def of(self, name: str, shape: tuple[int, ...] = (), kind: Any = np.float64) -> Array:
+        """[T, ...]"""
+        rows = self.columns.get(name, [])
+        return np.asarray(rows, kind).reshape(len(rows), *shape)
+
+
+def play(
+    session: Session, recording: Recording, how: How, watch: Watch | None = None, name: str = ""
+) -> Played:
+    """The whole recording. Raises EvaluationError where there is nothing to score it by."""
+    contract = session.bundle.contract
+    truths = {spec.name: recording.truth[spec.name] for spec in contract.targets}
+    known = {target: len(truth.stamp_ns) > 0 for target, truth in truths.items()}
+    references = {target: RECORDED for target in truths if known[target]}
+    given: Recording = recording
+    passes = 2 if how.imposed and not all(known.values()) else 1
+    if how.imposed:
+        given = ImposedRecording(recording, how.imposed, how.impose_seed)
+        if passes == 2:
+            found = _unoccluded(session, recording, how, _part(watch, 0, 2))
+            truths |= {target: truth for target, truth in found.items() if not known[target]}
+            references |= {target: UNOCCLUDED for target in found if not known[target]}
+    elif truths and not any(known.values()):
+        raise EvaluationError(
+            f"{name or 'the recording'} holds no truth about {', '.join(truths)}; "
+            "cover its pictures on purpose instead: --impose blackout:4-8@0.1"
+        )
+    player = _Player(session, given, how, {n: TruthByTick(t, contract.rate) for n, t in truths.items()})
+    replay = Replay(session, contract, given, how.particles, how.seed)
+    span = max(recording.end_ns - recording.start_ns, 1)
+    told = _part(watch, passes - 1, passes)
+    for count, (belief, taken) in enumerate(replay):
+        player.tell(belief, taken)
+        if count % 100 == 0:
+            told(min((belief.stamp_ns - recording.start_ns) / span, 1.0))
+    ticks = player.finish()
+    if not len(ticks):
+        raise EvaluationError(f"{name or 'the recording'} holds nothing that the filter accepts")
+    counters = Counter(replay.counters) + Counter(recording.counts)
+    counters.update({f"{source}/out_of_order": count for source, count in replay.backward.items()})
+    counters["out_of_order"] += sum(replay.backward.values())
+    unlabelled = tuple(target for target in references if player.unlabelled[target])
+    seconds = 1e-9 * span
+    return Played(ticks, references, unlabelled, player.pictures(), player.lost, counters, seconds, name)
+
+
+def _part(watch: Watch | None, at: int, of: int) -> Watch:
+    return lambda share: watch((at + share) / of) if watch is not None else None
+
+
+def _unoccluded(session: Session, recording: Recording, how: How, watch: Watch) -> dict[str, Truth]:
+    """What the filter believes of every target when nothing is covered, as the truth; all of it visible."""
+    contract, stamps = session.bundle.contract, list[int]()
+    means: dict[str, list[Array]] = {spec.name: [] for spec in contract.targets}
+    span = max(recording.end_ns - recording.start_ns, 1)
+    for count, (belief, _) in enumerate(Replay(session, contract, recording, how.particles, how.seed)):
+        if belief.lost:
+            continue
+        stamps.append(belief.stamp_ns)
+        for name, rows in means.items():
+            rows.append(belief.targets[name].point())
+        if count % 100 == 0:
+            watch(min((belief.stamp_ns - recording.start_ns) / span, 1.0))
+    at, ones = np.array(stamps, np.int64), np.ones(len(stamps))
+    return {
+        spec.name: Truth(at, np.reshape(means[spec.name], (len(at), spec.dim)), ones)
+        for spec in contract.targets
+    }
+
+
+class _Player:
+    """Turns beliefs into rows, one tick after the other."""
+
+    def __init__(
+        self, session: Session, recording: Recording, how: How, truths: Mapping[str, TruthByTick]
+    ) -> None:
+        self._session, self._how, self._truths = session, how, truths
+        self._contract: Contract = session.bundle.contract
+        self._recording = recording
+        self._rows, self._of = _Rows(), {spec.name: _Rows() for spec in self._contract.targets}
+        self._names = [spec.name for spec in self._contract.observations]
+        self._images = [spec for spec in self._contract.observations if spec.kind == "image"]
+        self._start = initial_state(session.latent, how.particles)
+        self._odometry = next(
+            (found for spec in self._contract.targets if (found := odometry_of(self._contract, spec))), None
+        )
+        every = how.open_loop_every
+        self._open_loop = OpenLoop(session, how.particles, how.seed, every) if every else None
+        velocity = getattr(recording, "velocity", None) or {}
+        rate = self._contract.rate
+        self._velocity = {name: TruthByTick(truth, rate) for name, truth in velocity.items()}
+        self._parts: list[Ticks] = []
+        self._row, self._episode, self.lost = 0, -1, 0
+        self._before: Belief | None = None
+        self._was_hidden = False
+        self._last: dict[str, Array] = {}
+        self._compared: dict[str, list[tuple[float, ...]]] = {spec.name: [] for spec in self._images}
+        # Nobody says how much of it can be seen: whenever a picture comes, all of it.
+        self.unlabelled = {
+            spec.name: spec.visibility is None and not self._labelled(spec.name)
+            for spec in self._contract.targets
+        }
+
+    def _labelled(self, name: str) -> bool:
+        return bool(np.isfinite(self._truths[name].visibilities()).any())
+
+    def tell(self, belief: Belief, taken: Taken) -> None:
+        """The next tick."""
+        if belief.lost:
+            self.lost += 1
+            self._before = None
+            return
+        if belief.first or self._episode < 0:
+            self._episode += 1
+            self._was_hidden, self._before = False, None
+        cover = self._recording.cover(belief.tick) if isinstance(self._recording, ImposedRecording) else None
+        looked = any(belief.presence[spec.name] for spec in self._images) or not self._images
+        self._rows.add(
+            episode=self._episode,
+            t_ns=belief.stamp_ns,
+            tick=belief.tick,
+            surprise=belief.surprise,
+            pattern=pattern(name for name in self._names if belief.presence[name]),
+            ages=[belief.age[name] for name in self._names],
+            imposed=cover is not None,
+            twist=self._twist(taken),
+            seconds=taken.seconds,
+        )
+        clear = float(looked) * (1.0 - (cover.share if cover else 0.0))
+        memoryless = self._memoryless(belief, taken) if self._how.memoryless else {}
+        hidden = False
+        for at, spec in enumerate(self._contract.targets):
+            truth, label = self._truths[spec.name].at(belief.tick)
+            label = 1.0 if self.unlabelled[spec.name] and np.isfinite(truth).all() else label
+            visibility = clear * label
+            mean = belief.targets[spec.name]
+            nothing = np.full(spec.dim, np.nan)
+            velocity = self._velocity.get(spec.name)
+            self._of[spec.name].add(
+                truth=truth,
+                visibility=visibility,
+                means=mean.mean,
+                stds=np.maximum(mean.std, LEAST_STD),
+                memoryless=memoryless.get(spec.name, nothing),
+                velocity=nothing if velocity is None else velocity.at(belief.tick)[0],
+            )
+            hidden |= at == 0 and visibility <= HIDDEN
+        if self._open_loop is not None:
+            self._open_loop.tell(belief, taken.action)
+        self._look(belief, taken, hidden, cover)
+        self._before, self._was_hidden = belief, hidden
+        self._row += 1
+        if self._row % CHUNK == 0:
+            self._compact()
+
+    def _twist(self, taken: Taken) -> tuple[float, float]:
+        if self._odometry is None or self._odometry[0] not in taken.values:
+            return math.nan, math.nan
+        name, (forward, turn) = self._odometry
+        return float(taken.values[name][forward]), float(taken.values[name][turn])
+
+    def _memoryless(self, belief: Belief, taken: Taken) -> dict[str, Array]:
+        """What this tick's observations alone say of every target."""
+        latent, how = self._session.latent, self._how
+        drawn = noise.draw(latent, how.seed, belief.tick, how.particles)
+        if taken.tokens:
+            step = self._session.step(self._start, taken.action, taken.tokens, True, drawn)
+        else:
+            step = self._session.predict(self._start, taken.action, True, drawn)
+        return {name: target.point() for name, target in step.targets.items()}
+
+    # Pictures ---------------------------------------------------------------------------------------------
+
+    def _look(self, belief: Belief, taken: Taken, hidden: bool, cover: Any) -> None:
+        """Compares pictures where that says something: at a re-appearance, or behind a cover."""
+        before, row = self._before, self._row
+        seen = {spec.name: taken.values[spec.name] for spec in self._images if spec.name in taken.values}
+        if isinstance(self._recording, ImposedRecording):
+            if cover is not None and self._last:
+                expected = self._session.decode(State(belief.deter, belief.stoch))
+                for name, raw in self._recording.uncovered(belief.tick).items():
+                    spec = self._contract.observation(name)
+                    self._compare(row, name, expected[name].mean(0), prepare(spec, raw))
+        elif before is not None and self._was_hidden and not hidden and seen and self._last:
+            how = self._how
+            drawn = noise.draw(self._session.latent, how.seed, belief.tick, how.particles)
+            state = State(before.deter, before.stoch)
+            expected = self._session.decode(self._session.predict(state, taken.action, False, drawn).state)
+            for name, value in seen.items():
+                self._compare(row, name, expected[name].mean(0), value)
+        if cover is None:
+            self._last |= seen
+
+    def _compare(self, row: int, name: str, expected: Array, picture: Array) -> None:
+        real, last = picture / 255.0, self._last.get(name)
+        if last is None or min(real.shape[:2]) < WINDOW:
+            return
+        guess = np.clip(expected, 0.0, 1.0)
+        scores = (psnr(guess, real), ssim(guess, real), psnr(last / 255.0, real), ssim(last / 255.0, real))
+        self._compared[name].append((row, *scores))
+
+    def pictures(self) -> dict[str, Array]:
+        """Camera -> [F, 5]."""
+        return {name: np.array(rows, np.float64).reshape(-1, 5) for name, rows in self._compared.items()}
+
+    # The end ----------------------------------------------------------------------------------------------
+
+    def finish(self) -> Ticks:
+        """Everything as arrays."""
+        self._compact()
+        whole = Ticks.joined(self._parts)
+        paths = self._open_loop.finish(len(whole)) if self._open_loop is not None else {}
+        targets = {name: replace(whole.targets[name], open_loop=path) for name, path in paths.items()}
+        return replace(whole, targets={**whole.targets, **targets})
+
+    def _compact(self) -> None:
+        rows, self._rows = self._rows, _Rows()
+        targets = {}
+        for spec in self._contract.targets:
+            targets[spec.name] = self._target(self._of[spec.name], spec.dim)
+            self._of[spec.name] = _Rows()
+        part = Ticks(
+            episode=rows.of("episode", kind=np.int64),
+            t_ns=rows.of("t_ns", kind=np.int64),
+            tick=rows.of("tick", kind=np.int64),
+            surprise=rows.of("surprise"),
+            pattern=np.asarray(rows.columns.get("pattern", []), str),
+            ages=rows.of("ages", (len(self._names),), np.int64),
+            imposed=rows.of("imposed", kind=bool),
+            twist=rows.of("twist", (2,)),
+            seconds=rows.of("seconds"),
+            targets=targets,
+        )
+        self._parts.append(part)
+
+    def _target(self, of: _Rows, d: int) -> TargetTicks:
+        n = self._how.particles
+        truth, mean, std = of.of("truth", (d,)), of.of("means", (n, d)), of.of("stds", (n, d))
+        middle = mean.mean(1)
+        offset = mean - middle[:, None]
+        between = np.einsum("tni,tnj->tij", offset, offset) / n
+        return TargetTicks(
+            truth=truth,
+            visibility=of.of("visibility"),
+            mean=middle,
+            covariance=between + np.square(std).mean(1)[:, :, None] * np.eye(d),
+            nll=-log_density(mean, std, truth),
+            depth=depth(mean, std, truth),
+            log_std=np.log(spread(mean, std)),
+            memoryless=of.of("memoryless", (d,)),
+            velocity=of.of("velocity", (d,)),
+            open_loop=np.full((len(truth), 0, d), np.nan, np.float32),
+        )

@@ -1,0 +1,160 @@
+"""A recording through the online filter, as fast as it goes: the `final` belief of every tick.
+
+A belief is final once its tick has left the window: nothing that is accepted later can change it. Live, a
+tick is computed as soon as it is due, and again whenever something late revises it; offline only the last of
+these counts, so it is computed once, at the end of its window. Same code, same calls, same batch shape:
+bitwise the beliefs that the robot's filter ends up with.
+"""
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy.typing as npt
+
+from rssm_ros.contract import Contract
+from rssm_ros.online.belief import Belief, Floats
+from rssm_ros.online.clock import RecordingClock
+from rssm_ros.online.filter import Filter
+from rssm_ros.online.grid import SECOND
+from rssm_ros.online.memory import Snapshot
+from rssm_ros.online.steps import Steps
+from rssm_ros.recordings import APPLIED, Observation, Recording
+
+Array = npt.NDArray[Any]
+
+
+@dataclass(frozen=True)
+class Taken:
+    """What went into one tick."""
+
+    action: Floats  # [A] normalised, over [k - 1, k)
+    values: dict[str, Array]  # per modality that was seen, as the encoder got it
+    tokens: dict[str, Floats]  # the same, encoded
+    seconds: float  # of computing: encode and step
+
+
+class FinalFilter(Filter):
+    """The online filter, which computes each tick once, when nothing can change it any more.
+
+    `advance` returns final beliefs. Counters are the online filter's (`late`: came when its tick would have
+    been computed already), but for `replayed`. `taken`: what went into what the last `advance` computed.
+    """
+
+    def __init__(self, session: Steps, contract: Contract, particles: int = 1, seed: int = 0) -> None:
+        super().__init__(session, contract, particles, seed)
+        self.taken: dict[int, Taken] = {}
+        self._online: int | None = None  # the last tick that the online filter would have computed
+
+    def advance(self, now_ns: int) -> list[Belief]:
+        """See `Filter.advance`; of the ticks that have left the window."""
+        if self.taken:
+            self.taken = {}
+        return super().advance(now_ns)
+
+    def _clear(self) -> None:
+        super()._clear()
+        self._online = None
+
+    def _last_due(self, now_ns: int) -> int | None:
+        online = super()._last_due(now_ns)
+        if online is None:
+            return None
+        self._online = online
+        start, due = self._memory.start, min(online, self._frozen(now_ns))
+        return due if start is not None and due >= start else None
+
+    def _revise(self, source: str, tick: int) -> None:
+        computed = self._memory.computed
+        assert computed is None or tick > computed, "what was accepted cannot change a final tick"
+        if self._online is not None and tick <= self._online:
+            self._count(source, "late")
+
+    def _tick(self, tick: int, before: Snapshot | None) -> Snapshot:
+        begun = time.perf_counter()
+        snapshot = super()._tick(tick, before)
+        spent = time.perf_counter() - begun
+        seen = self._memory.observations.at(tick)
+        tokens = {name: item.tokens for name, item in seen.items() if item.tokens is not None}
+        values = {name: item.value for name, item in seen.items()}
+        self.taken[tick] = Taken(self._action_into(tick)[0], values, tokens, spent)
+        return snapshot
+
+
+@dataclass
+class Replay:
+    """One recording on its way through a filter; `counters` and `backward` are complete at its end.
+
+    contract: as the bundle has it. Nothing here grows with the recording's length.
+    """
+
+    session: Steps
+    contract: Contract
+    recording: Recording
+    particles: int = 1
+    seed: int = 0
+    counters: dict[str, int] = field(default_factory=dict)
+    backward: dict[str, int] = field(default_factory=dict)  # per modality: stamps before an earlier one's
+    now_ns: int | None = None  # how far it is
+
+    def __iter__(self) -> Iterator[tuple[Belief, Taken]]:
+        """Final beliefs in the order of their ticks, each with what went into it.
+
+        As live: `now` is the recording's clock, a message is told to the filter, then time goes on. After the
+        last one time goes on until its tick is final, too; what was only predicted after it is left out.
+        """
+        filter_ = FinalFilter(self.session, self.contract, self.particles, self.seed)
+        clock = RecordingClock.of(self._times())
+        resets = [event for event in self.recording.events if event.kind == "reset"]
+        newest: dict[str, int] = {}
+        last_ns = 0
+        for item in self.recording.observations():
+            while resets and resets[0].received_ns <= item.received_ns:
+                filter_.begin_episode(resets.pop(0).stamp_ns)
+            now = clock.tell(item.received_ns, item.stamp_ns if item.stamped else None)
+            if item.name == APPLIED:
+                stamp = item.stamp_ns if item.stamped else item.stamp_ns + clock.offset_ns
+                filter_.applied(stamp, item.value, item.stamped)
+            else:
+                filter_.observe(item.name, item.stamp_ns, item.value)
+            if item.stamp_ns < newest.get(item.name, 0):
+                self.backward[item.name] = self.backward.get(item.name, 0) + 1
+            newest[item.name] = max(item.stamp_ns, newest.get(item.name, 0))
+            if now is not None:
+                self.now_ns = now
+                last_ns = max(last_ns, min(item.stamp_ns, now)) if item.name != APPLIED else last_ns
+                yield from self._told(filter_, now)
+        yield from self._rest(filter_, last_ns)
+        self.counters = dict(filter_.counters)
+
+    def _rest(self, filter_: FinalFilter, last_ns: int) -> Iterator[tuple[Belief, Taken]]:
+        if self.now_ns is None:
+            return
+        wait_ns = int(SECOND * max(spec.wait for spec in self.contract.observations if spec.trigger))
+        step_ns = int(SECOND / self.contract.rate)
+        end = max(self.now_ns, last_ns) + (self.contract.history_ticks + 2) * step_ns + wait_ns
+        for now in range(self.now_ns + step_ns, end + step_ns, step_ns):
+            for belief, taken in self._told(filter_, now):
+                if belief.stamp_ns <= last_ns + step_ns // 2:
+                    yield belief, taken
+
+    @staticmethod
+    def _told(filter_: FinalFilter, now_ns: int) -> Iterator[tuple[Belief, Taken]]:
+        for belief in filter_.advance(now_ns):
+            yield belief, filter_.taken[belief.tick]
+
+    def _times(self) -> Iterator[tuple[int, int]]:
+        """(log, header) of the messages that have a header."""
+        return ((item.received_ns, item.stamp_ns) for item in self.recording.observations() if _dated(item))
+
+
+def _dated(item: Observation) -> bool:
+    return item.stamped and item.name != APPLIED
+
+
+def final_beliefs(
+    session: Steps, recording: Recording, particles: int = 1, seed: int = 0
+) -> Iterator[Belief]:
+    """The final belief of every tick of a recording, under the recording's contract."""
+    return (belief for belief, _ in Replay(session, recording.contract, recording, particles, seed))

@@ -1,0 +1,91 @@
+"""What an evaluation keeps of every tick: small arrays, whatever the recording's size."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from rssm_ros.online.grid import stamp_of, tick_of
+from rssm_ros.recordings import Truth
+
+Array = npt.NDArray[Any]
+
+
+@dataclass(frozen=True)
+class TargetTicks:
+    """One target over T ticks; d numbers, H ticks of open loop. NaN: not known."""
+
+    truth: Array  # [T, d]
+    visibility: Array  # [T] of what the filter was given: 0 where no picture came
+    mean: Array  # [T, d] of the mixture
+    covariance: Array  # [T, d, d] of the mixture
+    nll: Array  # [T] nats, of the truth
+    depth: Array  # [T] nats, of the truth (online.regions)
+    log_std: Array  # [T]
+    memoryless: Array  # [T, d] the mean that the latest picture alone gives; NaN: not computed
+    velocity: Array  # [T, d] true velocity of what carries it, in the robot's frame; NaN: unknown
+    open_loop: Array  # [T, H, d] predicted without looking from here on; NaN: not predicted from here
+
+
+@dataclass(frozen=True)
+class Ticks:
+    """T ticks of one or more episodes in a row, lost ones left out. M modalities in the contract's order."""
+
+    episode: Array  # [T] index
+    t_ns: Array  # [T]
+    tick: Array  # [T]
+    surprise: Array  # [T] nats; NaN where nothing was seen
+    pattern: Array  # [T] name of the presence pattern
+    ages: Array  # [T, M] ticks since each was seen, -1 before
+    imposed: Array  # [T] covered on purpose
+    twist: Array  # [T, 2] odometry: forward m/s, turn rad/s; NaN: none came
+    seconds: Array  # [T] of computing
+    targets: dict[str, TargetTicks]
+
+    def __len__(self) -> int:
+        return len(self.t_ns)
+
+    @staticmethod
+    def joined(parts: Sequence["Ticks"]) -> "Ticks":
+        """One after the other."""
+        names = [item.name for item in fields(Ticks) if item.name != "targets"]
+        columns = {name: np.concatenate([getattr(part, name) for part in parts]) for name in names}
+        targets = {}
+        for target in parts[0].targets:
+            targets[target] = TargetTicks(
+                *(
+                    np.concatenate([getattr(part.targets[target], item.name) for part in parts])
+                    for item in fields(TargetTicks)
+                )
+            )
+        return Ticks(targets=targets, **columns)
+
+
+class TruthByTick:
+    """A truth by the tick that it is nearest to; of several in a tick the nearest one."""
+
+    def __init__(self, truth: Truth, rate: Any) -> None:
+        self._truth, self._row = truth, dict[int, int]()
+        for row, stamp in enumerate(truth.stamp_ns.tolist()):
+            tick = tick_of(stamp, rate)
+            old = self._row.get(tick)
+            middle = stamp_of(tick, rate)
+            if old is None or abs(stamp - middle) < abs(int(truth.stamp_ns[old]) - middle):
+                self._row[tick] = row
+        self._nothing = np.full(truth.value.shape[1], np.nan)
+
+    def __len__(self) -> int:
+        return len(self._row)
+
+    def visibilities(self) -> Array:
+        """[N] as recorded."""
+        return self._truth.visibility
+
+    def at(self, tick: int) -> tuple[Array, float]:
+        """(value [d], visibility) of a tick, NaN where there is none."""
+        row = self._row.get(tick)
+        if row is None:
+            return self._nothing, np.nan
+        return self._truth.value[row], float(self._truth.visibility[row])
