@@ -17,7 +17,7 @@ import pytest
 import rssm_ros
 from rssm_ros.cli import main
 
-NODES = ("sim_node", "filter_node", "planner_node", "gate_node")
+NODES = ("sim_node", "filter_node", "planner_node", "gate_node", "player_node", "recorder_node")
 DATA_FOLDERS = ("config", "launch", "models", "sim")
 SOURCES = ("setup.py", "setup.cfg", "pyproject.toml", "package.xml", "README.md", "resource", "rssm_ros")
 

@@ -16,6 +16,7 @@ COMMANDS = {
     "up": "run the whole node graph without `ros2 launch`, and sum up the run",
     "collect": "record episodes of a simulated robot for training",
     "record": "record a robot, or a simulated one, into MCAP bags by contract",
+    "replay": "play a bag to a live filter, and record its beliefs",
     "dataset": "turn recorded bags into episodes for training",
     "train": "train world model and actor, resumably",
     "export": "turn a checkpoint into a bundle",

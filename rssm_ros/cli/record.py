@@ -34,8 +34,8 @@ def add_parser(subparsers: Any) -> None:
     parser = subparsers.add_parser(
         "record",
         help="record a robot, or a simulated one, into MCAP bags by contract",
-        description="Listens to the topics that a contract names and writes them into a rosbag2 folder (MCAP). "
-        "Ctrl-C or SIGTERM ends it in order; after SIGKILL, too, the bag is complete but for the last second.",
+        description="Listens to the topics that a contract names and writes them into a rosbag2 folder "
+        "(MCAP). Ctrl-C or SIGTERM ends it in order; after SIGKILL the bag lacks its last second, no more.",
     )
     parser.add_argument(
         "--contract", default="manipulator", help="a shipped contract's name, or a path (default manipulator)"

@@ -2,27 +2,21 @@
 
 import time
 from collections import deque
-from pathlib import Path
 from typing import Any
 
-import numpy as np
-from geometry_msgs.msg import Pose, PoseArray, PoseWithCovarianceStamped
-from sensor_msgs.msg import Image, JointState, PointCloud2, PointField
+from sensor_msgs.msg import JointState
 from std_srvs.srv import Trigger
 
 from rssm_ros import messages
-from rssm_ros.evaluation.trace import TraceWriter, belief_dtype
 from rssm_ros.nodes import state_file
-from rssm_ros.nodes.beliefs import records_of
+from rssm_ros.nodes.belief_topics import BeliefTopics
 from rssm_ros.nodes.diagnostics import Diagnostics
+from rssm_ros.nodes.filter_trace import FilterTrace
 from rssm_ros.nodes.interfaces import COMMANDS, WATCHDOG, message_type, sensing
 from rssm_ros.nodes.managed import ManagedNode, Parameter, run
 from rssm_ros.nodes.model import load_model
-from rssm_ros.online.belief import Belief
 from rssm_ros.online.filter import Filter
-from rssm_ros.online.steps import State
 
-DESTINATION = "destination"  # the target that the film marks beside the first one
 LOCKSTEP_PATIENCE = 0.3  # s without any message; less than the second that the simulation waits
 RECENT = 16  # observations, of which the newest tick is looked for
 
@@ -57,26 +51,16 @@ class FilterNode(ManagedNode):
         particles = 1 if mode else self.value("particles")
         self.filter = Filter(self.session, self.contract, particles, self.value("seed"), mode)
         self._specs = {spec.name: spec for spec in self.contract.observations}
-        publisher = self.create_lifecycle_publisher
-        self._belief = publisher(PointCloud2, "~/belief", COMMANDS)
-        self._ahead = publisher(PointCloud2, "~/belief_ahead", COMMANDS)
-        self._poses = {
-            target.name: (
-                publisher(PoseWithCovarianceStamped, f"~/{target.name}", COMMANDS),
-                publisher(PoseArray, f"~/{target.name}/particles", COMMANDS),
-            )
-            for target in self.contract.targets
-        }
-        self._reconstruction = publisher(Image, "~/reconstruction", COMMANDS)
+        self._topics = BeliefTopics(self, self.contract, self.session)
         self._diagnostics = Diagnostics(self, "belief", self.session.fingerprint[:12])
         self._listen()
         self.create_service(Trigger, "~/reset", self._on_reset)
         self.create_service(Trigger, "~/save_state", self._on_save)
         self.create_service(Trigger, "~/load_state", self._on_load)
-        folder, first = self.value("trace"), self.contract.targets[:1]
-        self._goal = next((target for target in self.contract.targets if target.name == DESTINATION), None)
-        dtype = belief_dtype(first[0].dim, self._goal.dim if self._goal else 0) if first else None
-        self._trace = TraceWriter(Path(folder) / "filter.trace", dtype) if folder and dtype else None
+        folder = self.value("trace")
+        self._trace = FilterTrace(folder, self.contract) if folder else None
+        if self._trace is not None:
+            self.filter.on_final = self._trace.final
 
     def _listen(self) -> None:
         def keep(kind: str) -> Any:
@@ -117,7 +101,9 @@ class FilterNode(ManagedNode):
             return
         for belief in self.filter.advance(self.get_clock().now().nanoseconds):
             self._asked = belief.stamp_ns
-            self._publish(belief)
+            self._topics.publish(belief, self.filter.ahead(belief))
+            if self._trace is not None:
+                self._trace.online(belief)
         bad = sum(self._refused.values())
         told = f"{bad} messages refused" if bad else "ok"
         counts = {**self.filter.counters, **self._refused}
@@ -158,62 +144,6 @@ class FilterNode(ManagedNode):
         if str(error) not in self._told:
             self._told.add(str(error))
             self.get_logger().error(f"{kind.lstrip('/')}: {error}")
-
-    # -- out ----------------------------------------------------------------------------------------------
-
-    def _publish(self, belief: Belief) -> None:
-        seen = [name for name, present in belief.presence.items() if present]
-        threshold = self.session.bundle.surprise_threshold(seen)
-        # The gate judges the command that answers the belief ahead by this one: it goes first.
-        self._belief.publish(self._cloud(belief, threshold))
-        self._ahead.publish(self._cloud(self.filter.ahead(belief)))
-        for target in self.contract.targets:
-            self._publish_target(target, belief)
-        if self._reconstruction.get_subscription_count():
-            self._publish_reconstruction(belief)
-        if self._trace is not None:
-            decoded = belief.targets[self.contract.targets[0].name]
-            self._trace.write(
-                stamp_ns=belief.stamp_ns,
-                monotonic_ns=time.monotonic_ns(),
-                mean=decoded.point(),
-                covariance=decoded.covariance(),
-                surprise=belief.surprise,
-                lost=belief.lost,
-                **({} if self._goal is None else {DESTINATION: belief.targets[DESTINATION].point()}),
-            )
-
-    def _cloud(self, belief: Belief, threshold: float = float("nan")) -> PointCloud2:
-        cloud = PointCloud2()
-        self._head(cloud.header, belief)
-        messages.fill_belief(cloud, PointField, records_of(belief, self.contract, threshold))
-        return cloud
-
-    def _publish_target(self, target: Any, belief: Belief) -> None:
-        decoded, (gaussian, particles) = belief.targets[target.name], self._poses[target.name]
-        pose = PoseWithCovarianceStamped()
-        self._head(pose.header, belief)
-        messages.fill_pose_with_covariance(pose, target.fields, decoded.point(), decoded.covariance())
-        gaussian.publish(pose)
-        if particles.get_subscription_count():
-            poses = PoseArray()
-            self._head(poses.header, belief)
-            messages.fill_pose_array(poses, Pose, target.fields, decoded.mean)
-            particles.publish(poses)
-
-    def _publish_reconstruction(self, belief: Belief) -> None:
-        """What the model thinks the camera sees: the first image of the contract, averaged over particles."""
-        for picture in self.session.decode(State(belief.deter, belief.stoch)).values():
-            image = Image()
-            self._head(image.header, belief)
-            pixels = np.clip(np.round(picture.mean(axis=0) * 255), 0, 255).astype(np.uint8)
-            messages.fill_image(image, pixels, "rgb8" if pixels.shape[2] == 3 else "mono8")
-            self._reconstruction.publish(image)
-            break
-
-    def _head(self, header: Any, belief: Belief) -> None:
-        messages.set_stamp(header.stamp, belief.stamp_ns)
-        header.frame_id = self.contract.frame
 
     # -- services -----------------------------------------------------------------------------------------
 

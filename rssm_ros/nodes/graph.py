@@ -6,6 +6,7 @@ Nothing here imports ROS: the launch file turns a description into launch action
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
 
 from rssm_ros import paths
@@ -57,7 +58,24 @@ class GraphOptions:
 
     def bundle_folder(self) -> str:
         """Where the bundle is, existing or not: the filter says it best when it is missing."""
-        return self.bundle or str(paths.share_path("models", Path(self.contract).stem))
+        return _bundle_folder(self.contract, self.bundle)
+
+
+@dataclass(frozen=True)
+class ReplayOptions:
+    """What the user may choose of a replay."""
+
+    bag: str = ""
+    contract: str = "manipulator"
+    bundle: str = ""  # empty: the shipped bundle of the contract's name
+    out: str = ""  # folder for the bag of beliefs and the traces; empty: out/replay-DATE
+    seed: int = 0
+    speed: float = 1.0  # recorded seconds per second
+    patient: bool = True
+    particles: int = 0  # 0: as the parameter file says
+    namespace: str = ""
+    stamps: str = "header"
+    parameter_file: str = ""  # empty: config/params/CONTRACT.yaml
 
 
 def manipulator_graph(options: GraphOptions) -> tuple[NodeDescription, ...]:
@@ -107,11 +125,49 @@ def filter_graph(options: GraphOptions, use_sim_time: bool = False) -> tuple[Nod
     )
 
 
+def replay_graph(options: ReplayOptions) -> tuple[NodeDescription, ...]:
+    """A recorder of beliefs, the filter, and last the player of a bag, which ends when all is played."""
+    out = Path(options.out or f"out/replay-{datetime.now():%Y%m%d-%H%M%S}").absolute()
+    files, trace = _files(options), str(out / "trace")
+    common: dict[str, Value] = {"contract": options.contract, "use_sim_time": True}
+    recorder: dict[str, Value] = {**common, "out": str(out / "bag"), "robot": False}
+    model: dict[str, Value] = {
+        **common,
+        "trace": trace,
+        "bundle": _bundle_folder(options.contract, options.bundle),
+        "seed": options.seed,
+        "lockstep": False,
+    }
+    if options.particles:
+        model["particles"] = options.particles
+    player: dict[str, Value] = {
+        **common,
+        "use_sim_time": False,  # it is the clock
+        "trace": trace,
+        "bag": str(Path(options.bag).absolute()) if options.bag else "",
+        "speed": float(options.speed),
+        "patient": options.patient,
+        "namespace": options.namespace,
+        "stamps": options.stamps,
+    }
+    return (
+        NodeDescription(
+            "recorder_node", "recorder_node", {**recorder, "truth": True, "beliefs": True}, files
+        ),
+        NodeDescription("filter_node", "filter_node", model, files, heartbeat="filter_node/belief"),
+        NodeDescription("player_node", "player_node", player, files, heartbeat="clock"),
+    )
+
+
+def _bundle_folder(contract: str, bundle: str) -> str:
+    return bundle or str(paths.share_path("models", Path(contract).stem))
+
+
 def _common(options: GraphOptions) -> dict[str, Value]:
     return {"contract": options.contract, "trace": options.trace}
 
 
-def _files(options: GraphOptions) -> tuple[str, ...]:
+def _files(options: GraphOptions | ReplayOptions) -> tuple[str, ...]:
     if options.parameter_file:
         return (options.parameter_file,)
     shipped = paths.share_path("config", "params", f"{Path(options.contract).stem}.yaml")

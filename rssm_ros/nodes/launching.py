@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import fields
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import lifecycle_msgs.msg
 from launch.actions import DeclareLaunchArgument, EmitEvent, OpaqueFunction, RegisterEventHandler
@@ -14,16 +14,21 @@ from launch_ros.actions import LifecycleNode
 from launch_ros.event_handlers import OnStateTransition
 from launch_ros.events.lifecycle import ChangeState
 
-from rssm_ros.nodes.graph import GraphOptions, NodeDescription
+from rssm_ros.nodes.graph import GraphOptions, NodeDescription, ReplayOptions
 
-Graph = Callable[[GraphOptions], Sequence[NodeDescription]]
+Options = TypeVar("Options", GraphOptions, ReplayOptions)
 TEXTS = {
     "contract": "a shipped contract's name, or the path of one",
     "bundle": "folder of an exported model; empty: the shipped one",
     "planner": "actor or cem",
     "seed": "of the episode and of the filter's noise",
     "seconds": "of simulated time; 0: until stopped",
-    "speed": "simulated seconds per second",
+    "speed": "simulated (in replays: recorded) seconds per second",
+    "bag": "a rosbag2 folder, or an .mcap, .db3 or .bag file",
+    "out": "folder for the bag of beliefs and the traces; empty: out/replay-DATE",
+    "patient": "play no further than the filter has come, so that nothing is lost on its way",
+    "namespace": "of the contract's topics in the bag",
+    "stamps": "header: the messages' own; log: when they were logged",
     "lockstep": "the sim waits for every answer",
     "particles": "hypotheses of the filter; 0: as the parameter file says",
     "view": "open a window",
@@ -32,27 +37,32 @@ TEXTS = {
 }
 
 
-def launch_actions(graph: Graph) -> list[Any]:
-    """One launch argument per GraphOptions field, then the nodes, activated in the graph's order."""
+def launch_actions(
+    graph: Callable[[Options], Sequence[NodeDescription]], kind: type[Options] = GraphOptions
+) -> list[Any]:
+    """One launch argument per field of the options, then the nodes, activated in the graph's order."""
     declared = [
         DeclareLaunchArgument(
             item.name, default_value=str(item.default).lower(), description=TEXTS[item.name]
         )
         if isinstance(item.default, bool)
         else DeclareLaunchArgument(item.name, default_value=str(item.default), description=TEXTS[item.name])
-        for item in fields(GraphOptions)
+        for item in fields(kind)
     ]
-    return [*declared, OpaqueFunction(function=lambda context: node_actions(graph(read_options(context))))]
+    return [
+        *declared,
+        OpaqueFunction(function=lambda context: node_actions(graph(read_options(context, kind)))),
+    ]
 
 
-def read_options(context: Any) -> GraphOptions:
-    """GraphOptions from the launch arguments' texts."""
+def read_options(context: Any, kind: type[Options]) -> Options:
+    """The options from the launch arguments' texts."""
     values: dict[str, Any] = {}
-    for item in fields(GraphOptions):
+    for item in fields(kind):
         text = LaunchConfiguration(item.name).perform(context)
-        kind: Any = type(item.default)
-        values[item.name] = text.lower() in ("1", "true", "yes", "on") if kind is bool else kind(text)
-    return GraphOptions(**values)
+        told: Any = type(item.default)
+        values[item.name] = text.lower() in ("1", "true", "yes", "on") if told is bool else told(text)
+    return kind(**values)
 
 
 def node_actions(nodes: Sequence[NodeDescription]) -> list[Any]:

@@ -69,6 +69,7 @@ class ManagedNode(LifecycleNode):
     def __init__(self, name: str) -> None:
         super().__init__(name)
         self.running = False  # active, in lifecycle terms
+        self.finished = False  # its work is done: the process ends by itself
         self.failure = ""  # why the last transition failed
         self._standing: set[int] = set()  # what was on the graph before set_up
         for item in COMMON + self.parameters:
@@ -186,7 +187,9 @@ def _is_refusal(error: Exception) -> bool:
 
 
 def run(make: Callable[[], ManagedNode], arguments: Sequence[str] | None = None) -> int:
-    """Runs a node until SIGINT, SIGTERM or shutdown; returns the exit code (2 when autostart is refused)."""
+    """Runs a node until SIGINT, SIGTERM, shutdown or its own end; returns the exit code (2 when autostart is
+    refused).
+    """
     asked: list[int] = []
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda received, _: asked.append(received))
@@ -197,7 +200,7 @@ def run(make: Callable[[], ManagedNode], arguments: Sequence[str] | None = None)
     try:
         if node.value("autostart") and not _autostart(node):
             return USAGE
-        while rclpy.ok() and not asked and not orphaned():
+        while rclpy.ok() and not (asked or node.finished or orphaned()):
             _turn(node, executor)
     except ExternalShutdownException:
         pass

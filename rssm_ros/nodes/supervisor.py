@@ -67,6 +67,8 @@ class Supervisor:
     def _watch(self) -> None:
         for process in self.processes:
             topic = process.node.heartbeat
+            if not topic:
+                continue
             if topic == "clock":
                 self.node.create_subscription(Clock, "clock", self._on_clock, COMMANDS)
             else:
@@ -166,10 +168,8 @@ class Supervisor:
 
         Of several silent nodes the one furthest upstream is named: the others only lack its messages.
         """
-        for process in self.processes:
-            if process.code is not None:
-                self._blame(process)
-                return f"{process.name} (pid {process.pid}) {process.how_it_ended()}"
+        if told := self.dead():
+            return told
         now, before = time.monotonic(), self._looked
         self._looked = now
         if now - before > 0.5 * SILENCE:  # this process itself was held up; what came meanwhile is unread
@@ -183,6 +183,14 @@ class Supervisor:
                     f"{process.name} (pid {process.pid}, {process.state()}) hangs: "
                     f"no {process.node.heartbeat} for {now - beat:.1f} s"
                 )
+        return ""
+
+    def dead(self) -> str:
+        """Which node has ended, in words; empty while all live."""
+        for process in self.processes:
+            if process.code is not None:
+                self._blame(process)
+                return f"{process.name} (pid {process.pid}) {process.how_it_ended()}"
         return ""
 
     def _blame(self, process: NodeProcess) -> None:
