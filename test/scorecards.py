@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from rssm_ros.contract import Contract, find_contract
+from rssm_ros.evaluation.overlay import projection_of
 from rssm_ros.evaluation.scorecard import (
     TRACE_FILE,
     Baseline,
@@ -28,6 +29,7 @@ GROUPS = ("visible", "partly", "hidden")
 LENGTHS = {"1": (1, 1), "2-4": (2, 4), "5-8": (5, 8), "9-16": (9, 16), "17+": (17, 10**9)}
 QUANTILE = {"50": 1.386, "90": 4.605, "95": 5.991}  # chi squared, two degrees of freedom
 START = 1_000_000_000
+MIDDLE = np.array([-0.1, 0.6])  # m, before the robot's camera
 
 
 @dataclass(frozen=True)
@@ -81,11 +83,13 @@ class Pictures:
     def observations(self) -> Iterator[Observation]:
         width, height = self.size
         rows = np.linspace(60, 120, height)[:, None, None] * np.array([0.8, 0.9, 1.0])
+        project = projection_of(self.contract, "package", width, height)
+        assert project is not None
+        places = project(self.trace["package/truth"]).round().astype(int)
         empty = np.broadcast_to(rows, (height, width, 3)).astype(np.uint8)
         for tick, stamp in enumerate(self.trace["t_ns"]):
             picture = empty.copy()
-            x, y = self.trace["package/truth"][tick]
-            column, row = int(width * (0.5 - y)), int(height * (1.2 - x))
+            column, row = places[tick]
             if self.trace["package/visibility"][tick] > 0.05:
                 picture[max(0, row - 3) : row + 3, max(0, column - 3) : column + 3] = (220, 160, 60)
             yield Observation("camera", int(stamp), int(stamp), picture)
@@ -105,7 +109,7 @@ def _trace(
             visibility[begin + length : begin + length + 2] = (0.3, 0.8)
             begin += length + int(world.integers(12, 40))
         along = np.sin(np.arange(ticks)[:, None] * np.array([0.05, 0.034]) + phase)
-        truth = np.array([0.7, 0.0]) + along * np.array([0.25, 0.3])
+        truth = MIDDLE + along * np.array([0.45, 0.06])
         hidden_for = _hidden_for(visibility)
         deviation = error * np.sqrt(1 + 0.4 * hidden_for) * (1 + 0.5 * (1 - visibility))
         mean = truth + own.normal(0, 1, (ticks, 2)) * deviation[:, None]
@@ -128,7 +132,7 @@ def _trace(
                 "package/identity": np.zeros(ticks, int),
                 "package/baseline/hold_last": truth[seen],
                 "package/baseline/constant_velocity": truth + 0.6 * (truth[seen] - truth),
-                "package/baseline/training_mean": np.full((ticks, 2), (0.7, 0.0)),
+                "package/baseline/training_mean": np.full((ticks, 2), MIDDLE),
                 "package/baseline/privileged_kalman": truth + 0.5 * (mean - truth),
             }
         )
@@ -160,7 +164,8 @@ def _errors(trace: Mapping[str, np.ndarray], mean: np.ndarray) -> Errors:
         return estimate(root_ratio, _summed(trace, square * mask), _summed(trace, mask))
 
     fractions = {
-        f"{low:g}-{low + 0.25:g}": (visibility > low) & (visibility <= low + 0.25) for low in (0, 0.25, 0.5, 0.75)
+        f"{low:g}-{low + 0.25:g}": (visibility > low) & (visibility <= low + 0.25)
+        for low in (0, 0.25, 0.5, 0.75)
     }
     return Errors(
         {name: rmse(mask) for name, mask in _masks(trace).items()},
@@ -187,9 +192,7 @@ def _target(trace: Mapping[str, np.ndarray]) -> TargetScore:
     kinds = {"privileged_kalman": "privileged"}
     held = trace["package/baseline/constant_velocity"]
     best = np.square(held - trace["package/truth"]).sum(1) * masks["hidden"]
-    correlation, logarithmic = (
-        float(np.corrcoef(values, visibility)[0, 1]) for values in (std, np.log(std))
-    )
+    correlation, logarithmic = (float(np.corrcoef(values, visibility)[0, 1]) for values in (std, np.log(std)))
     return TargetScore(
         unit="m",
         reference="recorded",
@@ -261,7 +264,9 @@ def _scorecard(trace: Mapping[str, np.ndarray], seed: int, data: int) -> Scoreca
         _check("ratio_to_best_classical package", ratio_.value, "<= 0.5", ratio_.value <= 0.5),
         _check("coverage_90 hidden package", share, "0.88 to 0.92", 0.88 <= share <= 0.92),
     )
-    picture = ImagePrediction(Estimate(24.1, 23.0, 25.2), Estimate(0.86, 0.84, 0.88), 31, "first re-appearance")
+    picture = ImagePrediction(
+        Estimate(24.1, 23.0, 25.2), Estimate(0.86, 0.84, 0.88), 31, "first re-appearance"
+    )
     held = {"last frame": {"psnr_db": Estimate(19.0, 18.2, 19.9), "ssim": Estimate(0.71, 0.69, 0.73)}}
     review = np.flatnonzero(trace["review"])
     events = tuple(

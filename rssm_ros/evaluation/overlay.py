@@ -2,7 +2,8 @@
 
 White cross: the truth; blue ellipse: two standard deviations of the belief, and its mean; grey ring: the best
 classical baseline. Where nobody knows how a target's place falls into the picture, it is drawn from above,
-beside the picture. The strip below is the whole stretch: shaded while hidden, the belief's error as a curve.
+beside the picture. The strip above is the whole stretch: shaded while hidden, the belief's error as a curve;
+it is not below because players lay their controls there.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -40,6 +41,7 @@ SIDE = 480  # pixels of the picture's longer side, and of the view from above
 BANNER, STRIP = 40, 72  # heights
 BELIEF, OTHER, PARTLY = (96, 165, 255), (170, 176, 184), (240, 205, 90)
 FASTEST = 20  # pictures per second of film
+CURVE_AT = 22  # pixels from the strip's top to its curve
 DARK_BAND, CURVE_TOP = (58, 62, 70), 1.1
 
 
@@ -92,7 +94,7 @@ def write_film(shown: Shown, recording: Recording, path: Path) -> Path:
 
 
 def _camera(contract: Contract) -> str:
-    """The camera whose picture is shown: the one that ticks wait for, else the first. EvaluationError: none."""
+    """The camera that is shown: the one that ticks wait for, else the first. Raises EvaluationError."""
     cameras = [spec for spec in contract.observations if spec.kind == "image"]
     if not cameras:
         raise EvaluationError(f"no film: the contract {contract.name!r} has no camera")
@@ -187,7 +189,7 @@ class Painter:
         self._above = None if self._project or self._mean.shape[1] != 2 else self._from_above()
         self.width = self._size[0] + (SIDE if self._above else 0)
         self.height = BANNER + max(self._size[1], SIDE if self._above else 0) + STRIP
-        self._strip, self._strip_top = self._timeline()
+        self._strip = self._timeline()
 
     def paint(self, tick: int, picture: Image) -> Image:
         """The whole picture of one tick, uint8 [height, width, 3]."""
@@ -198,16 +200,17 @@ class Painter:
         whole = np.full((self.height, self.width, 3), BACK, np.uint8)
         if self._project is not None:
             self._annotate(enlarged, tick, self._project)
-        whole[BANNER : BANNER + self._size[1], : self._size[0]] = enlarged
+        top = BANNER + STRIP
+        whole[top : top + self._size[1], : self._size[0]] = enlarged
         if self._above is not None:
             view = np.full((SIDE, SIDE, 3), (34, 37, 43), np.uint8)
             self._annotate(view, tick, self._above)
             label(view, "from above", (10, SIDE - 12), 0.45, DIM)
-            whole[BANNER : BANNER + SIDE, self._size[0] :] = view
+            whole[top : top + SIDE, self._size[0] :] = view
         self._banner(whole, tick)
-        whole[-STRIP:] = self._strip
+        whole[BANNER:top] = self._strip
         x = min(self.width - 2, round(tick / max(1, len(self._error) - 1) * (self.width - 1)))
-        whole[self._strip_top :, x : x + 2] = INK
+        whole[BANNER + CURVE_AT : top - 4, x : x + 2] = INK
         return whole
 
     def _annotate(self, picture: Image, tick: int, project: Project) -> None:
@@ -216,7 +219,14 @@ class Painter:
         if self._other is not None and np.isfinite(self._other[tick]).all():
             (place,) = project(np.asarray(self._other[tick], float)[None])
             if np.isfinite(place).all():
-                cv2.circle(picture, tuple(np.clip(place, -999, 9999).round().astype(int).tolist()), 9, OTHER, 2, cv2.LINE_AA)
+                cv2.circle(
+                    picture,
+                    tuple(np.clip(place, -999, 9999).round().astype(int).tolist()),
+                    9,
+                    OTHER,
+                    2,
+                    cv2.LINE_AA,
+                )
         if np.isfinite(self._mean[tick]).all() and np.isfinite(self._covariance[tick]).all():
             outline = project(ellipse(self._mean[tick], self._covariance[tick]))
             polyline(picture, outline, (0, 0, 0), 4)
@@ -259,11 +269,11 @@ class Painter:
             place = (self.width - width - 12, 25)
             cv2.putText(whole, said, place, cv2.FONT_HERSHEY_SIMPLEX, 0.55, BELIEF, 1, cv2.LINE_AA)
 
-    def _timeline(self) -> tuple[Image, int]:
-        """The strip without its cursor, and where its curve begins in the whole picture."""
+    def _timeline(self) -> Image:
+        """The strip without its cursor, [STRIP, width, 3]."""
         strip = np.full((STRIP, self.width, 3), BACK, np.uint8)
         hidden = np.asarray(self._shown.trace[f"{self._shown.target}/hidden_for"]) > 0
-        count, top, bottom = len(hidden), 22, STRIP - 4
+        count, top, bottom = len(hidden), CURVE_AT, STRIP - 4
         known = self._error[np.isfinite(self._error)]
         ceiling = CURVE_TOP * float(np.percentile(known, 99.5)) if len(known) else 1.0
         for x in range(self.width):
@@ -279,7 +289,7 @@ class Painter:
         seconds = count / self._rate
         told = f"{seconds:.0f} s   shaded: hidden   curve: error, 0 to {scale.with_unit(ceiling)}"
         label(strip, told, (10, 15), 0.4, DIM)
-        return strip, self.height - STRIP + top
+        return strip
 
 
 def _even(length: float) -> int:

@@ -162,7 +162,8 @@ def provenance(card: Scorecard) -> list[tuple[str, str]]:
         "episodes": f"{len(card.episodes)}, {sum(item.ticks for item in card.episodes):,} ticks",
         "seeds": ", ".join(f"{key} {value}" for key, value in card.seeds.items()),
         "particles": str(card.particles),
-        "speed": f"{card.recorded_s:,.1f} s of recording in {card.wall_s:,.1f} s, {card.realtime_factor:,.1f} x real time",
+        "speed": f"{card.recorded_s:,.1f} s of recording in {card.wall_s:,.1f} s, "
+        f"{card.realtime_factor:,.1f} x real time",
         "latency of a tick": " · ".join(_latency(name, value) for name, value in card.latency_ms.items()),
         "versions": ", ".join(f"{key} {value}" for key, value in card.versions.items()),
         "machine": machine,

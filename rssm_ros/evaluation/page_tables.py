@@ -14,6 +14,16 @@ SHOWN_EVENTS = 200  # review events listed; the rest are in scorecard.json
 
 
 @dataclass(frozen=True)
+class Bar:
+    """A difference and its interval, drawn 200 wide about 0 at 100."""
+
+    low: float
+    value: float
+    high: float
+    colour: str
+
+
+@dataclass(frozen=True)
 class Cell:
     """One cell: what is read, what it is sorted by, and a quieter word beside it."""
 
@@ -21,6 +31,7 @@ class Cell:
     key: float | str
     aside: str = ""
     kind: str = ""  # "number", "pass", "fail" or ""
+    bar: Bar | None = None
 
 
 @dataclass(frozen=True)
@@ -101,9 +112,15 @@ def others(score: TargetScore) -> Table:
         (words(f"error at re-appearance, {scale.unit}"), figure(score.rmse_at_reappearance, scale)),
         (words("ticks until within 1.2 x the visible error"), figure(score.ticks_to_reacquire, TICKS)),
         (words("the same, median over hidden runs"), figure(score.ticks_to_reacquire_median, TICKS)),
-        (words("correlation of log deviation and visible fraction"), figure(score.log_std_visibility_corr, RATIO)),
+        (
+            words("correlation of log deviation and visible fraction"),
+            figure(score.log_std_visibility_corr, RATIO),
+        ),
         (words("correlation of deviation and visible fraction"), figure(score.std_visibility_corr, RATIO)),
-        (words("hidden error to the best classical baseline's"), figure(score.ratio_to_best_classical, RATIO)),
+        (
+            words("hidden error to the best classical baseline's"),
+            figure(score.ratio_to_best_classical, RATIO),
+        ),
         (words("hidden error to the privileged filter's"), figure(score.ratio_to_privileged, RATIO)),
         (words("hidden error to the exact Bayes filter's"), figure(score.ratio_to_bayes, RATIO)),
         (words("hidden runs"), number(score.hidden_runs)),
@@ -135,14 +152,17 @@ def messages(card: Scorecard) -> Table | None:
     if not causes:
         return None
     rows = [
-        (words(topic), *(number(found.get(cause, 0)) for cause in causes)) for topic, found in everything.items()
+        (words(topic), *(number(found.get(cause, 0)) for cause in causes))
+        for topic, found in everything.items()
     ]
     return Table("Messages by topic", ("topic", *(cause.replace("_", " ") for cause in causes)), tuple(rows))
 
 
 def _columns(rows: Iterable[Mapping[str, Any]]) -> Sequence[str]:
     """Causes that occurred, in the order met; accepted first."""
-    met = dict.fromkeys(name for row in rows for name, count in row.items() if isinstance(count, int) and count)
+    met = dict.fromkeys(
+        name for row in rows for name, count in row.items() if isinstance(count, int) and count
+    )
     return sorted(met, key=lambda name: name not in ("read", "accepted"))
 
 

@@ -1,7 +1,7 @@
 """The verdict in words: how well hidden things are tracked, and how honest the confidence is.
 
-A word is only said where its interval says so too: "well" needs the whole interval of the ratio below the goal,
-"overconfident" the whole interval of the coverage below the band. Otherwise the words say what is open.
+A word is only said where its interval says so too: "well" needs the whole interval of the ratio below the
+goal, "too high" the whole interval of the coverage below the band. Otherwise the words say what is open.
 """
 
 import math
@@ -34,10 +34,12 @@ def verdict(name: str, score: TargetScore) -> Verdict:
     if score.ticks.get("hidden", 0) < FEW:
         many = score.ticks.get("hidden", 0)
         text = f"It was fully hidden in {many} ticks: too few to say how well it is tracked out of sight."
-        return Verdict(name, f"{_capital(name)} was hardly ever hidden here", text, _confidence(score)[1], None)
+        return Verdict(
+            name, f"{_capital(name)} was hardly ever hidden here", text, _confidence(score)[1], None
+        )
     tracked, tracking, good = _tracking(name, score)
     honest, confidence, fair = _confidence(score)
-    joined = "and" if good is fair else "but"
+    joined = "but" if good and not fair else "and"
     headline = f"{_capital(name)} is tracked {tracked} while hidden, {joined} its confidence is {honest}"
     known = None if good is None or fair is None else good and fair
     return Verdict(name, headline, tracking, confidence, known)
@@ -54,14 +56,24 @@ def _tracking(name: str, score: TargetScore) -> tuple[str, str, bool | None]:
     text += f"; visible, by {scale.told(visible)}. " if visible else ". "
     ratio = score.ratio_to_best_classical
     if ratio is None or not math.isfinite(ratio.value) or score.best_classical is None:
-        return f"to {scale.with_unit(hidden.value)}", text + "No classical baseline could be run beside it.", None
+        return (
+            f"to {scale.with_unit(hidden.value)}",
+            text + "No classical baseline could be run beside it.",
+            None,
+        )
     low, high = _ends(ratio)
-    beside = f"{RATIO.told(ratio)} times the error of the best classical baseline, {spoken(score.best_classical)}"
+    beside = (
+        f"{RATIO.told(ratio)} times the error of the best classical baseline, {spoken(score.best_classical)}"
+    )
     if high <= GOOD_RATIO:
         return "well", f"{text}That is {beside}.", True
     if high < 1:
         goal = f"Better than it, though not surely below the goal of {GOOD_RATIO:g}."
-        return "better than by any classical baseline", f"{text}That is {beside}. {goal}", ratio.value <= GOOD_RATIO
+        return (
+            "better than by any classical baseline",
+            f"{text}That is {beside}. {goal}",
+            ratio.value <= GOOD_RATIO,
+        )
     if low > 1:
         return f"worse than by {spoken(score.best_classical)}", f"{text}That is {beside}.", False
     told = "The interval holds 1: these data cannot tell which is better."
@@ -96,12 +108,12 @@ def _correlation(score: TargetScore) -> str:
     found = score.log_std_visibility_corr
     if not math.isfinite(found.value):
         return ""
-    return (
-        f"The less it sees, the wider its claim: log deviation and visible fraction correlate by {found.value:.2f}."
+    start = (
+        "The less it sees, the wider its claim"
         if found.value < -0.3
-        else f"Its claims hardly follow what it sees: log deviation and visible fraction correlate by "
-        f"{found.value:.2f}."
+        else "Its claims hardly follow what it sees"
     )
+    return f"{start}: log deviation and visible fraction correlate by {found.value:.2f}."
 
 
 def _ends(found: Estimate) -> tuple[float, float]:

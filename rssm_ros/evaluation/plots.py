@@ -158,7 +158,11 @@ def by_fraction(target: TargetScore, scale: Scale, name: str) -> Plot:
 def open_loop(target: TargetScore, scale: Scale, name: str) -> Plot:
     """Error of predictions without looking, by ticks ahead."""
     return _lines(
-        {"belief": target.open_loop}, scale, name, "ticks predicted without looking", "Open-loop error by horizon"
+        {"belief": target.open_loop},
+        scale,
+        name,
+        "ticks predicted without looking",
+        "Open-loop error by horizon",
     )
 
 
@@ -188,7 +192,9 @@ def _lines(
             values = [scale.factor * point.value for point in points]
             style = {} if mine else {"linestyle": STYLES[others.index(who) % len(STYLES)]}
             colour = ACCENT if mine else MUTED
-            axis.plot(values, color=colour, linewidth=2.4 if mine else 1.3, marker="o" if mine else "", **style)
+            axis.plot(
+                values, color=colour, linewidth=2.4 if mine else 1.3, marker="o" if mine else "", **style
+            )
             if mine:
                 band = [[scale.factor * getattr(point, end) for point in points] for end in ("low", "high")]
                 axis.fill_between(range(len(groups)), *band, color=ACCENT, alpha=0.16, linewidth=0)
@@ -217,8 +223,8 @@ def _name_ends(axis: Any, ends: Sequence[tuple[int, float, str]], count: int) ->
         placed = max(value, placed + apart)
         colour, weight = (ACCENT, "bold") if who == "belief" else (MUTED, "normal")
         axis.annotate(
-            spoken(who), (count - 1, placed), (8, 0), textcoords="offset points", color=colour, fontweight=weight,
-            va="center", annotation_clip=False,
+            spoken(who), (count - 1, placed), (8, 0), textcoords="offset points", color=colour,
+            fontweight=weight, va="center", annotation_clip=False,
         )  # fmt: skip
     axis.set_ylim(0, max(top, placed + apart / 2))
 
@@ -255,7 +261,9 @@ def reliability(target: TargetScore, name: str) -> Plot:
         axis.set(xlim=(44, 101), ylim=(_floor(target), 102), xlabel="claimed by the region")
         axis.set_ylabel("truth inside, %")
         axis.legend(loc="upper left", labelcolor=INK, handletextpad=0.2)
-        axis.annotate("goal", (85, 90), (-4, 0), textcoords="offset points", color=MUTED, va="center", ha="right")
+        axis.annotate(
+            "goal", (85, 90), (-4, 0), textcoords="offset points", color=MUTED, va="center", ha="right"
+        )
         return _plot(figure, name, "Share of truths inside regions of 50, 90 and 95 percent")
 
 
@@ -352,4 +360,3 @@ def runs(mask: npt.ArrayLike) -> list[tuple[int, int]]:
     """Stretches [begin, end) in which a mask [T] holds."""
     edges = np.diff(np.concatenate([[0], np.asarray(mask, np.int8), [0]]))
     return list(zip(np.flatnonzero(edges == 1).tolist(), np.flatnonzero(edges == -1).tolist()))
-

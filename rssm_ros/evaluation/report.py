@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-
 from rssm_ros.evaluation.errors import EvaluationError
 from rssm_ros.evaluation.overlay import Shown, write_film
 from rssm_ros.evaluation.page import Film, film_source, render_page
@@ -68,7 +67,9 @@ def stretch(card: Scorecard, trace: Trace, episode: int | None = None) -> slice 
     """
     episodes, target = trace["episode"], main_target(card, trace)
     if episode is not None and not (episodes == episode).any():
-        raise EvaluationError(f"the trace has no episode {episode}; it has 0 to {int(episodes.max(initial=0))}")
+        raise EvaluationError(
+            f"the trace has no episode {episode}; it has 0 to {int(episodes.max(initial=0))}"
+        )
     if not len(episodes) or target is None:
         return None
     length = max(1, round(SECONDS * card.rate))
@@ -97,9 +98,7 @@ def main_target(card: Scorecard, trace: Trace) -> str | None:
     return (seen or names or [None])[0]
 
 
-def _filmed(
-    card: Scorecard, trace: Trace, window: slice, recording: Recording, path: Path
-) -> Film | None:
+def _filmed(card: Scorecard, trace: Trace, window: slice, recording: Recording, path: Path) -> Film | None:
     """The film; None, and a word why, where it cannot be made."""
     target = main_target(card, trace)
     assert target is not None

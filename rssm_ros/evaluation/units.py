@@ -25,7 +25,7 @@ class Scale:
         """A number without its unit."""
         if number is None or not math.isfinite(number):
             return NONE
-        return f"{self.factor * number:.{self.digits}f}"
+        return f"{self.factor * number:z.{self.digits}f}"
 
     def interval(self, found: Estimate | None) -> str:
         """`3.4 to 4.3`; empty where there is no interval."""
@@ -45,4 +45,9 @@ class Scale:
         return f"{self.value(number)} {self.unit}".rstrip()
 
 
-PERCENT, RATIO, NATS, TICKS = Scale(100.0, "%", 1), Scale(1.0, "", 2), Scale(1.0, "nats", 2), Scale(1.0, "ticks", 1)
+PERCENT, RATIO, NATS, TICKS = (
+    Scale(100.0, "%", 1),
+    Scale(1.0, "", 2),
+    Scale(1.0, "nats", 2),
+    Scale(1.0, "ticks", 1),
+)

@@ -1,0 +1,335 @@
+"""Scorecards side by side: which run is better, and is the difference more than chance?
+
+The first run is what the others are compared with. Where two runs saw the same episodes (equal ids), errors,
+coverage and likelihood are differences of pairs: one resampling of episodes serves both, so what made an
+episode hard for both drops out. Without common episodes both are resampled by themselves. Figures that a
+scorecard does not keep by episode are compared by their intervals, as if independent, which is careful where
+they are not. A difference is `clear` where its 95 % interval does not hold 0.
+"""
+
+import json
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from rssm_ros.evaluation.errors import EvaluationError
+from rssm_ros.evaluation.scorecard import Episode, Scorecard, TargetScore, read_scorecard
+from rssm_ros.evaluation.statistics import DRAWS, Estimate, Vector, ratio, root_ratio
+from rssm_ros.evaluation.units import NATS, PERCENT, RATIO, TICKS, Scale
+
+GROUPS = ("visible", "partly", "hidden")
+UNKNOWN = Estimate(math.nan, math.nan, math.nan)
+PAIRED, APART, INTERVALS = "paired", "apart", "intervals"  # how a difference's interval was made
+Sums = tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]  # numerator and ticks, one per episode
+
+
+@dataclass(frozen=True)
+class Difference:
+    """A run's figure less the first run's."""
+
+    figure: Estimate
+    how: str  # PAIRED, APART or INTERVALS
+    episodes: int  # common ones, if paired
+    better: bool | None  # than the first run; None: that cannot be told
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data."""
+        return {**self.figure.to_dict(), "how": self.how, "episodes": self.episodes, "better": self.better}
+
+
+@dataclass(frozen=True)
+class Row:
+    """One measure over all runs."""
+
+    target: str
+    measure: str
+    scale: Scale
+    goal: float  # the best value: of errors 0, of coverage the level, -inf where lower is always better
+    figures: tuple[Estimate, ...]  # by run
+    differences: tuple[Difference, ...]  # by run from the second
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data; figures as the scorecards have them."""
+        return {
+            "target": self.target,
+            "measure": self.measure,
+            "figures": [item.to_dict() for item in self.figures],
+            "differences": [item.to_dict() for item in self.differences],
+        }
+
+
+@dataclass(frozen=True)
+class Run:
+    """One scorecard and what it is called here."""
+
+    name: str
+    card: Scorecard
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Runs side by side."""
+
+    runs: tuple[Run, ...]
+    common: tuple[int, ...]  # episodes in common with the first run, by run from the second
+    rows: tuple[Row, ...]
+
+    @property
+    def worse(self) -> list[str]:
+        """What is clearly worse than in the first run, in words."""
+        return [
+            f"{self.runs[1 + at].name}: {row.target}, {row.measure}"
+            for row in self.rows
+            for at, item in enumerate(row.differences)
+            if item.better is False
+        ]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data, for other programs."""
+        names = ("bundle", "bundle_sha256", "contract", "bags", "impose", "particles", "status", "created")
+        runs = [{"name": run.name, **{key: getattr(run.card, key) for key in names}} for run in self.runs]
+        rows = [row.to_dict() for row in self.rows]
+        whole = {"runs": runs, "common_episodes": self.common, "rows": rows, "worse": self.worse}
+        plain: dict[str, Any] = json.loads(json.dumps(whole))
+        return plain
+
+
+def read_runs(paths: Sequence[Path]) -> list[Run]:
+    """Scorecards by files or folders, named by what tells them apart. Raises EvaluationError."""
+    cards = [read_scorecard(path) for path in paths]
+    folders = [(path if path.is_dir() else path.parent).resolve() for path in paths]
+    names = [path.stem if path.stem != "scorecard" and path.is_file() else folder.name
+             for path, folder in zip(paths, folders)]  # fmt: skip
+    if len(set(names)) < len(names):  # A/out and B/out, or one twice
+        names = [f"{folder.parent.name}/{name}" for folder, name in zip(folders, names)]
+    if len(set(names)) < len(names):
+        names = [f"{name} ({at + 1})" for at, name in enumerate(names)]
+    return [Run(name, card) for name, card in zip(names, cards)]
+
+
+def compare(runs: Sequence[Run]) -> Comparison:
+    """Everything that all runs measured. Raises EvaluationError where they have nothing in common."""
+    if len(runs) < 2:
+        raise EvaluationError("one scorecard cannot be compared; give two or more")
+    cards = [run.card for run in runs]
+    targets = [name for name in cards[0].targets if all(name in card.targets for card in cards)]
+    if not targets:
+        told = "; ".join(f"{run.name} has {', '.join(run.card.targets) or 'none'}" for run in runs)
+        raise EvaluationError(f"the runs have no target in common: {told}")
+    rows: list[Row] = []
+    for target in targets:
+        scores = [card.targets[target] for card in cards]
+        if len({score.unit for score in scores}) > 1:
+            told = ", ".join(f"{run.name} {score.unit}" for run, score in zip(runs, scores))
+            raise EvaluationError(f"target {target!r} is measured in different units: {told}")
+        rows += _by_episode(target, cards, scores)
+        rows += _by_interval(target, scores)
+    rows += _whole(cards)
+    common = tuple(len(_common(cards[0], card)) for card in cards[1:])
+    return Comparison(tuple(runs), common, tuple(row for row in rows if _known(row)))
+
+
+def _known(row: Row) -> bool:
+    return any(math.isfinite(item.value) for item in row.figures)
+
+
+# -- measures kept by episode --------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Measure:
+    """A figure that is a function of two sums over episodes."""
+
+    name: str
+    scale: Scale
+    goal: float
+    statistic: Callable[[Vector, Vector], Vector]
+    sums: Callable[[Mapping[str, Any]], tuple[float, float] | None]  # of one episode's target
+    figure: Callable[[TargetScore], Estimate | None]
+
+
+def _measures(unit: str) -> list[Measure]:
+    made = [
+        Measure(
+            f"RMSE {group}, {Scale.of(unit).unit}", Scale.of(unit), 0.0, root_ratio,
+            _picked(group, "squared_error_sum"), _grouped(lambda score: score.errors.by_group, group),
+        )
+        for group in GROUPS
+    ]  # fmt: skip
+    made += [
+        Measure(
+            f"inside {level} % region, {group}, %", PERCENT, int(level) / 100, ratio,
+            _picked(group, "inside", level),
+            _grouped(lambda score, level=level: score.coverage.get(level, {}), group),
+        )
+        for level in ("50", "90", "95")
+        for group in ("visible", "hidden")
+    ]  # fmt: skip
+    return made + [
+        Measure(
+            f"negative log likelihood {group}, nats", NATS, -math.inf, ratio,
+            _picked(group, "nll_sum"), _grouped(lambda score: score.nll, group),
+        )
+        for group in GROUPS
+    ]  # fmt: skip
+
+
+def _picked(group: str, *path: str) -> Callable[[Mapping[str, Any]], tuple[float, float] | None]:
+    def pick(sums: Mapping[str, Any]) -> tuple[float, float] | None:
+        found: Any = sums
+        for key in (*path, group):
+            found = found.get(key) if isinstance(found, Mapping) else None
+        ticks = sums.get("ticks", {}).get(group)
+        return None if found is None or ticks is None else (float(found), float(ticks))
+
+    return pick
+
+
+def _grouped(
+    groups: Callable[[TargetScore], Mapping[str, Estimate]], group: str
+) -> Callable[[TargetScore], Estimate | None]:
+    return lambda score: groups(score).get(group)
+
+
+def _by_episode(target: str, cards: Sequence[Scorecard], scores: Sequence[TargetScore]) -> list[Row]:
+    rows = []
+    for measure in _measures(scores[0].unit):
+        figures = tuple(measure.figure(score) or UNKNOWN for score in scores)
+        differences = [
+            _difference(measure, target, cards[0], card, figures[0], figure)
+            for card, figure in zip(cards[1:], figures[1:])
+        ]
+        rows.append(Row(target, measure.name, measure.scale, measure.goal, figures, tuple(differences)))
+    return rows
+
+
+def _common(first: Scorecard, other: Scorecard) -> list[str]:
+    """Ids of episodes that both runs saw, in one order whoever is first."""
+    return sorted({item.id for item in first.episodes} & {item.id for item in other.episodes})
+
+
+def _difference(
+    measure: Measure, target: str, first: Scorecard, other: Scorecard, a: Estimate, b: Estimate
+) -> Difference:
+    common = _common(first, other)
+    one, two = (_sums(measure, target, card, common or None) for card in (first, other))
+    if one is None or two is None:
+        return _from_intervals(a, b, measure.goal)
+    if common:
+        draws = np.random.default_rng(0).integers(len(common), size=(DRAWS, len(common)))
+        parts = [_resampled(measure, sums, draws) for sums in (one, two)]
+    else:
+        parts = [_resampled(measure, sums, _own_draws(card)) for sums, card in ((one, first), (two, other))]
+    value = parts[1][0] - parts[0][0]
+    spread = parts[1][1:] - parts[0][1:]
+    spread = spread[np.isfinite(spread)]
+    few = len(one[0]) < 2 or len(two[0]) < 2 or not len(spread)  # one episode says nothing of others
+    low, high = (math.nan, math.nan) if few else np.percentile(spread, [2.5, 97.5])
+    figure = Estimate(float(value), float(low), float(high))
+    levels = (float(parts[0][0]), float(parts[1][0]))
+    return Difference(figure, PAIRED if common else APART, len(common), _better(figure, levels, measure.goal))
+
+
+def _sums(measure: Measure, target: str, card: Scorecard, chosen: Sequence[str] | None) -> Sums | None:
+    """Numerator and ticks per episode, [S] each; None where the scorecard does not have them."""
+    episodes: dict[str, Episode] = {item.id: item for item in card.episodes}
+    picked = [
+        measure.sums(episodes[name].targets.get(target, {}))
+        for name in (chosen if chosen else sorted(episodes))
+    ]
+    if not picked or any(item is None for item in picked):
+        return None
+    numerator, ticks = np.array(picked, np.float64).T
+    return (numerator, ticks) if ticks.sum() else None
+
+
+def _own_draws(card: Scorecard) -> npt.NDArray[np.int64]:
+    """Resampled episodes of one run, by what it saw: the same whichever run it is compared with, and
+    others than those of a run that saw something else.
+    """
+    seed = [
+        ord(letter) for item in sorted(card.episodes, key=lambda episode: episode.id) for letter in item.id
+    ]
+    count = len(card.episodes)
+    return np.random.default_rng(seed).integers(count, size=(DRAWS, count))
+
+
+def _resampled(measure: Measure, sums: Sums, draws: npt.NDArray[np.int64]) -> Vector:
+    """The figure, then the figure of each draw: [1 + DRAWS]."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        drawn = measure.statistic(*(part[draws] for part in sums))
+        return np.concatenate([[measure.statistic(*sums)], drawn])
+
+
+# -- everything else -----------------------------------------------------------------------------------
+
+
+def _by_interval(target: str, scores: Sequence[TargetScore]) -> list[Row]:
+    scale = Scale.of(scores[0].unit)
+    picked: list[tuple[str, Scale, float, Callable[[TargetScore], Estimate | None]]] = [
+        ("hidden error to the best classical", RATIO, 0.0, lambda score: score.ratio_to_best_classical),
+        ("hidden error to the exact filter", RATIO, 0.0, lambda score: score.ratio_to_bayes),
+        (f"error at re-appearance, {scale.unit}", scale, 0.0, lambda score: score.rmse_at_reappearance),
+        ("ticks until found again", TICKS, 0.0, lambda score: score.ticks_to_reacquire),
+        (
+            "log deviation to visibility, correlation",
+            RATIO,
+            -1.0,
+            lambda score: score.log_std_visibility_corr,
+        ),
+        ("tracks lost", Scale(1.0, "", 0), 0.0, lambda score: _count(score.tracks_lost)),
+        ("identity swaps", Scale(1.0, "", 0), 0.0, lambda score: _count(score.identity_swaps)),
+    ]
+    rows = []
+    for name, how, goal, pick in picked:
+        figures = tuple(pick(score) or UNKNOWN for score in scores)
+        differences = tuple(_from_intervals(figures[0], other, goal) for other in figures[1:])
+        rows.append(Row(target, name, how, goal, figures, differences))
+    return rows
+
+
+def _whole(cards: Sequence[Scorecard]) -> list[Row]:
+    """What a run has once, not by target. Speed depends on the machine, so no run is called better by it."""
+    surprise = tuple(_count(card.surprise.p99) for card in cards)
+    speed = tuple(_count(card.realtime_factor) for card in cards)
+    rows = (("surprise, 99th percentile, nats", NATS, surprise), ("x real time", Scale(1.0, "", 1), speed))
+    return [
+        Row(
+            "",
+            name,
+            scale,
+            math.nan,
+            figures,
+            tuple(_from_intervals(figures[0], b, math.nan) for b in figures[1:]),
+        )
+        for name, scale, figures in rows
+    ]
+
+
+def _count(value: float | None) -> Estimate:
+    """A figure without an interval."""
+    return UNKNOWN if value is None else Estimate(float(value), math.nan, math.nan)
+
+
+def _from_intervals(a: Estimate, b: Estimate, goal: float) -> Difference:
+    """b - a; its interval is as wide as those of two independent figures make it."""
+    value = b.value - a.value
+    low = value - math.hypot(b.value - b.low, a.high - a.value)
+    high = value + math.hypot(b.high - b.value, a.value - a.low)
+    figure = Estimate(value, low, high)
+    return Difference(figure, INTERVALS, 0, _better(figure, (a.value, b.value), goal))
+
+
+def _better(figure: Estimate, levels: tuple[float, float], goal: float) -> bool | None:
+    """Is the second nearer to the goal than the first? None where the interval holds 0, or both are alike."""
+    if math.isnan(goal) or not (figure.low > 0 or figure.high < 0):  # an interval of NaN is none
+        return None
+    if math.isinf(goal):
+        return figure.value < 0
+    first, second = (abs(level - goal) for level in levels)
+    return None if first == second else second < first
