@@ -27,6 +27,7 @@ COMMANDS = {
     "evaluate": "the occlusion scorecard: how well hidden things are tracked in recordings",
     "evaluate-policy": "sorted packages of a bundle beside expert, memoryless and random",
     "evaluate-dot": "error of a bundle on the hidden moving dot beside the exact Bayes filter",
+    "faults": "what losses, delays, disorder and nonsense cost the belief",
     "scene": "measure the sorting cell: is memory what makes the difference?",
 }
 

@@ -112,10 +112,13 @@ def hidden_runs(hidden: Bools, visible: Bools, episode: Integers, identity: Inte
 # -- figures -------------------------------------------------------------------------------------------
 
 
-def per_block(values: Array, blocks: Integers, mask: Bools) -> tuple[Floats, Floats]:
-    """(sum of the values, ticks) of each stretch, over ticks in the mask with a known value."""
+def per_block(values: Array, blocks: Integers, mask: Bools, count: int = 0) -> tuple[Floats, Floats]:
+    """(sum of the values, ticks) of each stretch, over ticks in the mask with a known value.
+
+    count: the least number of stretches there are.
+    """
     good = mask & np.isfinite(values)
-    count = int(blocks.max(initial=-1)) + 1
+    count = max(count, int(blocks.max(initial=-1)) + 1)
     total = np.bincount(blocks[good], values[good].astype(float), minlength=count)
     return total, np.bincount(blocks[good], minlength=count).astype(float)
 
@@ -208,7 +211,7 @@ def ticks_to_reacquire(
     value = np.full((most, len(kept.begin)), np.nan)
     for lag in range(most):
         value[lag], at, good = _at_lag(square, kept, blocks, visible, lag)
-        sums[lag], ticks[lag] = per_block(value[lag], at, good) if good.any() else (0.0, 0.0)
+        sums[lag], ticks[lag] = per_block(value[lag], at, good, count)
     limit = WITHIN**2 * visible_sum.sum() / visible_ticks.sum()
     curve = _resampled(_first_within, count, sums, ticks, visible_sum, visible_ticks)
     back = value <= limit

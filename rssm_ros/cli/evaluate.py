@@ -1,0 +1,163 @@
+"""`rssm evaluate`: the occlusion scorecard. How well are hidden things tracked, how honest is the belief?"""
+
+import argparse
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+EXAMPLES = """examples:
+  rssm evaluate bags/run1 bags/run2 --bundle models/manipulator --out out/scorecard
+  rssm evaluate bags/drive --bundle models/car --impose blackout:4-8@0.1   # no ground truth needed
+  rssm collect manipulator --out data/held-out --seed 950000 --ticks 100000
+  rssm evaluate data/held-out --bundle models/manipulator"""
+
+
+def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Adds the command."""
+    parser = subparsers.add_parser(
+        "evaluate",
+        help="the occlusion scorecard of a bundle on recordings",
+        description=__doc__,
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        "bags", type=Path, nargs="+", metavar="BAG", help="a rosbag, or a folder of collected episodes"
+    )
+    parser.add_argument("--bundle", type=Path, required=True, help="the bundle's folder")
+    parser.add_argument(
+        "--out", type=Path, default=Path("out/scorecard"), help="folder to write (default out/scorecard)"
+    )
+    parser.add_argument(
+        "--impose",
+        metavar="SCHEDULE",
+        help="cover pictures on purpose: KIND:TICKS-TICKS@SHARE with blackout, drop or patch, joined by +",
+    )
+    parser.add_argument("--impose-seed", type=int, default=0, help="of that schedule (default 0)")
+    parser.add_argument(
+        "--validation",
+        type=Path,
+        nargs="+",
+        default=[],
+        metavar="BAG",
+        help="data on which the classical trackers are tuned (default: in hindsight, on BAG itself)",
+    )
+    parser.add_argument(
+        "--particles",
+        type=int,
+        help="of the filter (default: as many as the bundle is calibrated for, else 1)",
+    )
+    parser.add_argument("--seed", type=int, default=0, help="of the filter's noise (default 0)")
+    parser.add_argument("--workers", type=int, default=os.cpu_count(), help="processes (default: all cores)")
+    parser.add_argument("--namespace", default="", help="of the contract's topics in the bags")
+    parser.add_argument(
+        "--stamps", choices=("header", "log"), default="header", help="log: where drivers did not stamp"
+    )
+    parser.add_argument("--no-memoryless", action="store_true", help="without that baseline: a third faster")
+    parser.add_argument("--no-checks", action="store_true", help="measure only: exit 0 whatever comes out")
+    parser.add_argument("--no-report", action="store_true", help="only scorecard.json and trace.npz")
+    parser.add_argument("--json", action="store_true", help="print scorecard.json; no progress bar")
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """0 when the bundle meets the bounds of a shipped one on these recordings, else 1."""
+    from rssm_ros.evaluation.errors import EvaluationError
+    from rssm_ros.evaluation.imposed import parse_imposed
+    from rssm_ros.evaluation.playing import How
+    from rssm_ros.evaluation.sources import sources
+    from rssm_ros.online.session import Session
+
+    if min(args.particles or 1, args.workers or 1) < 1:
+        raise EvaluationError("--particles and --workers: 1 or more")
+    imposed = parse_imposed(args.impose) if args.impose else ()
+    found = sources(args.bags, args.namespace, args.stamps)
+    validation = sources(args.validation, args.namespace, args.stamps)
+    session = Session(args.bundle)
+    particles = args.particles or int(session.bundle.calibration.get("particles", 1))
+    how = How(particles, args.seed, imposed, args.impose_seed, not args.no_memoryless)
+    evaluation = _watched(args, session, found, validation, how)
+    evaluation.write(args.out)
+    if not args.no_report:
+        _report(args.out, session, found, how)
+    plain = evaluation.scorecard.to_dict()
+    print(json.dumps(plain, indent=1)) if args.json else _print(evaluation.scorecard, args.out)
+    return 0 if plain["status"] == "pass" else 1
+
+
+def _watched(args: argparse.Namespace, session: Any, found: Any, validation: Any, how: Any) -> Any:
+    """Runs under a progress bar on stderr."""
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+
+    from rssm_ros.evaluation.evaluate import evaluate
+
+    workers, check = args.workers or 1, not args.no_checks
+    if args.json:
+        return evaluate(session, found, how, workers, validation, check=check)
+    columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True)) as progress:
+        what = f"{len(found)} recordings" if len(found) > 1 else found[0].name
+        bar = progress.add_task(what, total=1.0)
+
+        def watch(share: float) -> None:
+            progress.update(bar, completed=share)
+
+        return evaluate(session, found, how, workers, validation, watch, check)
+
+
+def _report(out: Path, session: Any, found: Any, how: Any) -> None:
+    """The page and the film, where what draws them is installed; without, the figures stand on their own."""
+    from rssm_ros.evaluation.errors import EvaluationError
+    from rssm_ros.evaluation.evaluate import recording_of
+
+    try:
+        from rssm_ros.evaluation import report
+
+        report.write(out, recording_of(session, found, how, out))
+    except (EvaluationError, ModuleNotFoundError) as error:
+        print(f"rssm evaluate: no page was drawn: {error}", file=sys.stderr)
+
+
+def _print(card: Any, out: Path) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console()
+    console.print(
+        f"{card.bundle} on {len(card.episodes)} episodes, {card.recorded_s:.0f} s, "
+        f"{card.realtime_factor:.0f} x real time"
+    )
+    for name, score in card.targets.items():
+        title = f"{name}: RMSE in {score.unit}, 95 % intervals; {score.hidden_runs} hidden runs"
+        table = Table(title=title, title_justify="left")
+        for column in ("", "visible", "partly", "hidden"):
+            table.add_column(column, justify="right" if column else "left")
+        rows = {"belief": score.errors} | {k: v.errors for k, v in score.baselines.items()}
+        for who, errors in rows.items():
+            table.add_row(who, *(_text(errors.by_group[group]) for group in ("visible", "partly", "hidden")))
+        console.print(table)
+        held = score.coverage.get("90", {})
+        told = ", ".join(f"{group} {_text(figure)}" for group, figure in held.items())
+        console.print(f"90 % regions hold: {told or 'not calibrated'}")
+        console.print(f"correlation of log std with visibility {_text(score.log_std_visibility_corr)}")
+        console.print(f"ticks until found again {_text(score.ticks_to_reacquire)}; lost {score.tracks_lost}")
+    for note in card.notes:
+        console.print(f"note: {note}", highlight=False)
+    for check in card.checks:
+        mark = "[green]pass" if check["pass"] else "[red]FAIL"
+        value = "-" if check["value"] is None else f"{check['value']:.3g}"
+        console.print(f"{mark}[/] {check['name']} {value} ({check['bound']})")
+    console.print(f"{out}/scorecard.json")
+
+
+def _text(figure: Any) -> str:
+    """0.123 (0.100..0.150); "-" where there is no figure."""
+    plain = figure.to_dict()
+    value, (low, high) = plain["value"], plain["ci95"]
+    if value is None:
+        return "-"
+    value, low, high = (None if v is None else v if abs(v) > 1e-9 else 0.0 for v in (value, low, high))
+    return f"{value:.3g}" if low is None else f"{value:.3g} ({low:.3g}..{high:.3g})"

@@ -1,0 +1,285 @@
+"""From ticks to figures: one target's score, surprise, and the sums by which two evaluations are paired."""
+
+import math
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from rssm_ros.bundle import Bundle
+from rssm_ros.contract import Contract, TargetSpec
+from rssm_ros.evaluation import classical, measures
+from rssm_ros.evaluation.calibration import Depths, thresholds_of
+from rssm_ros.evaluation.classical import ABOUT, EgoMotion, KalmanSettings, Told
+from rssm_ros.evaluation.scorecard import Baseline, Errors, Surprise, TargetScore
+from rssm_ros.evaluation.statistics import Estimate
+from rssm_ros.evaluation.ticks import TargetTicks, Ticks
+from rssm_ros.online.regions import RegionMap, age_class
+from rssm_ros.online.surprise import REVIEW_AFTER, Review, surprised_for
+
+Array = npt.NDArray[Any]
+Floats = npt.NDArray[np.float64]
+CLASSICAL = ("hold_last", "constant_velocity", "kalman", "constant")
+PRIVILEGED = "carried"
+HINDSIGHT = "tuned in hindsight on these very ticks, which favours it"
+
+
+@dataclass(frozen=True)
+class Priors:
+    """What classical trackers know beforehand about one target, from validation data."""
+
+    constant: Floats  # [d] its mean position
+    kalman: KalmanSettings
+
+
+@dataclass(frozen=True)
+class Judged:
+    """One target with everything that its measures need; T ticks."""
+
+    spec: TargetSpec
+    data: TargetTicks
+    episode: Array  # [T]
+    blocks: Array  # [T]
+    masks: Mapping[str, Array]  # visible, partly, hidden: labelled ticks
+    hidden_for: Array  # [T]
+    identity: Array  # [T]
+    rest: EgoMotion
+    place: Floats  # [T, d] truth in the frame at rest
+    dt: float
+
+    @property
+    def square(self) -> Floats:
+        """[T] squared error of the belief."""
+        return np.asarray(np.square(self.data.mean - self.data.truth).sum(-1))
+
+    @property
+    def told(self) -> Told:
+        """What the trackers are told."""
+        seen = self.masks["visible"] | self.masks["partly"]
+        return Told(self.place, seen, self.episode, self.dt)
+
+
+def judged(contract: Contract, spec: TargetSpec, ticks: Ticks) -> Judged:
+    """Groups, runs and identities of one target."""
+    data = ticks.targets[spec.name]
+    rest = EgoMotion.at_rest(len(ticks))
+    moves = classical.odometry_of(contract, spec) is not None
+    if moves:
+        rest = EgoMotion.of(ticks.twist, ticks.episode, contract.dt)
+    place = rest.to_rest(data.truth) if moves else data.truth
+    known = np.isfinite(data.truth).all(-1)
+    masks = {name: mask & known for name, mask in measures.groups_of(data.visibility).items()}
+    return Judged(
+        spec=spec,
+        data=data,
+        episode=ticks.episode,
+        blocks=measures.blocks_of(ticks.episode, round(measures.BLOCK_S / contract.dt)),
+        masks=masks,
+        hidden_for=measures.ticks_in_row(masks["hidden"], ticks.episode),
+        identity=measures.identities(place, ticks.episode),
+        rest=rest,
+        place=place,
+        dt=contract.dt,
+    )
+
+
+def _from_rest(item: Judged, path: Floats) -> Floats:
+    return item.rest.from_rest(path) if path.shape[1] == 2 else path
+
+
+def priors_of(item: Judged) -> Priors:
+    """What the trackers could have learnt from these ticks."""
+    return Priors(classical.constant_guess(item.data.truth), classical.tuned(item.told, item.masks["hidden"]))
+
+
+def trackers(item: Judged, priors: Priors | None) -> dict[str, tuple[Floats, str, str]]:
+    """NAME -> (positions [T, d], kind, about). Without `priors`, what can be tuned is tuned in hindsight."""
+    own = priors_of(item) if priors is None else priors
+    source = HINDSIGHT if priors is None else "tuned on validation data"
+    told = item.told
+    guess = own.constant
+    found = {
+        "hold_last": _from_rest(item, classical.hold_last(told)),
+        "constant_velocity": _from_rest(item, classical.constant_velocity(told)),
+        "kalman": _from_rest(item, classical.kalman(told, own.kalman)[0]),
+        "constant": np.tile(guess, (len(item.episode), 1)),
+    }
+    notes = {"kalman": f"{ABOUT['kalman']}; {source}: {own.kalman.to_dict()}"}
+    notes["constant"] = f"{ABOUT['constant']}; " + (
+        "in hindsight, of these very ticks" if priors is None else "the mean of the validation data"
+    )
+    table = {
+        name: (classical.filled(path, guess), "classical", notes.get(name, ABOUT[name]))
+        for name, path in found.items()
+    }
+    if np.isfinite(item.data.memoryless).any():
+        about = "the same bundle with what came in this tick alone"
+        table["memoryless"] = (classical.filled(item.data.memoryless, guess), "learned", about)
+    if np.isfinite(item.data.velocity).any():
+        velocity = item.rest.vector_to_rest(item.data.velocity)
+        path = _from_rest(item, classical.carried(told, velocity))
+        table[PRIVILEGED] = (classical.filled(path, guess), "privileged", ABOUT[PRIVILEGED])
+    return table
+
+
+def errors_of(item: Judged, mean: Floats) -> Errors:
+    """Of anybody's positions [T, d]."""
+    square, known = np.square(mean - item.data.truth).sum(-1), np.isfinite(item.data.truth).all(-1)
+    lengths = measures.length_masks(item.hidden_for)
+    fractions = {n: m & known for n, m in measures.fraction_masks(item.data.visibility).items()}
+    return Errors(*(measures.by_group(square, item.blocks, m) for m in (item.masks, lengths, fractions)))
+
+
+def score_target(
+    item: Judged,
+    table: Mapping[str, tuple[Floats, str, str]],
+    region: RegionMap | None,
+    modalities: list[str],
+    ticks: Ticks,
+    reference: str,
+) -> TargetScore:
+    """Everything about one target."""
+    square, blocks, masks = item.square, item.blocks, item.masks
+    visible, hidden = masks["visible"], masks["hidden"]
+    count, runs = measures.hidden_runs(hidden, visible, item.episode, item.identity)
+    most = max(1, round(measures.LOST_AFTER_S / item.dt))
+    curve, median, lost = measures.ticks_to_reacquire(square, runs, blocks, visible, most)
+    back = np.zeros(len(square), bool)
+    back[runs.back] = True
+    baselines = {
+        name: Baseline(errors_of(item, mean), kind, about) for name, (mean, kind, about) in table.items()
+    }
+    best = best_classical(baselines)
+
+    def against(name: str | None) -> Estimate | None:
+        if name is None or name not in table:
+            return None
+        other = np.square(table[name][0] - item.data.truth).sum(-1)
+        return measures.rmse_ratio(square, other, blocks, hidden)
+
+    std = np.where(np.isfinite(item.data.truth).all(-1), np.exp(item.data.log_std), np.nan)
+    mean = item.rest.to_rest(item.data.mean) if item.data.mean.shape[1] == 2 else item.data.mean
+    return TargetScore(
+        unit=item.spec.unit,
+        reference=reference,
+        ticks={name: int(mask.sum()) for name, mask in masks.items()},
+        hidden_runs=count,
+        reappearances=len(runs.back),
+        errors=errors_of(item, item.data.mean),
+        rmse_at_reappearance=measures.rmse(square, blocks, back),
+        rmse_after_reappearance=measures.after_reappearance(square, runs, blocks, visible),
+        ticks_to_reacquire=curve,
+        ticks_to_reacquire_median=median,
+        nll={name: measures.average(item.data.nll, blocks, mask) for name, mask in masks.items()},
+        coverage=coverage(item, region, modalities, ticks),
+        std_visibility_corr=measures.correlation(std, item.data.visibility, blocks),
+        log_std_visibility_corr=measures.correlation(np.log(std), item.data.visibility, blocks),
+        tracks_lost=lost,
+        identity_swaps=measures.identity_swaps(mean, item.place, item.identity, visible, most),
+        open_loop=open_loop(item),
+        baselines=baselines,
+        best_classical=best,
+        ratio_to_best_classical=against(best),
+        ratio_to_privileged=against(PRIVILEGED),
+    )
+
+
+def best_classical(baselines: Mapping[str, Baseline]) -> str | None:
+    """The classical one with the least hidden error; None where nothing was hidden."""
+    errors = {
+        name: item.errors.by_group["hidden"].value
+        for name, item in baselines.items()
+        if item.kind == "classical" and math.isfinite(item.errors.by_group["hidden"].value)
+    }
+    return min(errors, key=lambda name: errors[name]) if errors else None
+
+
+def inside_of(
+    item: Judged, region: RegionMap | None, modalities: list[str], ticks: Ticks
+) -> dict[str, Floats]:
+    """{"50": [T] 1 where the region of that level holds the truth, 0 where not, ...}; none uncalibrated."""
+    if region is None or not len(ticks):
+        return {}
+    classes = np.vectorize(age_class, otypes=[np.int64])(ticks.ages)
+    data, masks = item.data, item.masks
+    depths = Depths(data.depth, data.log_std, classes, item.episode, masks["visible"], masks["hidden"])
+    return {
+        f"{100 * level:g}": (data.depth <= thresholds_of(region, depths, modalities, level)).astype(float)
+        for level in region.levels
+    }
+
+
+def coverage(
+    item: Judged, region: RegionMap | None, modalities: list[str], ticks: Ticks
+) -> dict[str, dict[str, Estimate]]:
+    """How often the calibrated regions hold the truth; nothing of a bundle without calibration."""
+    inside = inside_of(item, region, modalities, ticks)
+    return {
+        level: {name: measures.average(hits, item.blocks, mask) for name, mask in item.masks.items()}
+        for level, hits in inside.items()
+    }
+
+
+def open_loop(item: Judged) -> dict[str, Estimate]:
+    """RMSE by ticks predicted, from beliefs about something that was not hidden, while it is the same."""
+    paths, found = item.data.open_loop, {}
+    ticks, seen = len(item.episode), item.masks["visible"] | item.masks["partly"]
+    starts = np.flatnonzero(np.isfinite(paths).all((1, 2)) & seen) if paths.shape[1] else np.zeros(0, int)
+    for ahead in range(1, paths.shape[1] + 1):
+        at = np.minimum(starts + ahead, ticks - 1)
+        same = (item.identity[at] == item.identity[starts]) & (item.identity[starts] >= 0)
+        good = same & (starts + ahead < ticks) & (item.episode[at] == item.episode[starts])
+        square = np.square(paths[starts, ahead - 1] - item.data.truth[at]).sum(-1)
+        found[str(ahead)] = measures.rmse(square, item.blocks[starts], good)
+    return found
+
+
+def surprise_of(ticks: Ticks, bundle: Bundle) -> tuple[Surprise, Floats, Array]:
+    """The surprise, each tick's threshold [T], and where review events begin [T]."""
+    thresholds = bundle.thresholds.get("surprise", {})
+    after = int(bundle.calibration.get("report", {}).get("false_alarms", {}).get("after", REVIEW_AFTER))
+    limits = np.array([thresholds.get(str(name), math.nan) for name in ticks.pattern], np.float64)
+    begins, events = np.zeros(len(ticks), bool), []
+    watch, streak, episode = Review(after), 0, -1
+    for row, value in enumerate(ticks.surprise.tolist()):
+        if ticks.episode[row] != episode:
+            watch, streak, episode = Review(after), 0, int(ticks.episode[row])
+        streak = surprised_for(streak, value, float(limits[row]))
+        if watch.tell(value, float(limits[row])):
+            begins[row] = True
+            where = {"episode": episode, "t_ns": int(ticks.t_ns[row])}
+            events.append({**where, "value": value, "threshold": float(limits[row]), "ticks": streak})
+        elif events and streak > after and events[-1]["episode"] == episode:
+            events[-1]["ticks"] = streak
+    seen = ticks.surprise[np.isfinite(ticks.surprise)]
+    p50, p99 = np.percentile(seen, [50, 99]).tolist() if len(seen) else (None, None)
+    common = Counter(name for name in ticks.pattern.tolist() if name).most_common(1)
+    threshold = thresholds.get(common[0][0]) if common else None
+    return Surprise(p50, p99, threshold, dict(thresholds), len(events), tuple(events)), limits, begins
+
+
+def episode_sums(
+    item: Judged,
+    table: Mapping[str, tuple[Floats, str, str]],
+    inside: Mapping[str, Floats],
+    chosen: Array,
+) -> dict[str, Any]:
+    """One target in one episode (`chosen` [T]): the sums by which evaluations are paired."""
+
+    def sums(values: Floats) -> dict[str, float]:
+        return {
+            name: float(np.nansum(values[mask & chosen & np.isfinite(values)]))
+            for name, mask in item.masks.items()
+        }
+
+    squares = {name: np.square(mean - item.data.truth).sum(-1) for name, (mean, _, _) in table.items()}
+    return {
+        "ticks": {name: int((mask & chosen).sum()) for name, mask in item.masks.items()},
+        "squared_error_sum": sums(item.square),
+        "nll_sum": sums(item.data.nll),
+        "inside": {level: sums(hits) for level, hits in inside.items()},
+        "baselines": {name: {"squared_error_sum": sums(square)} for name, square in squares.items()},
+    }

@@ -1,0 +1,125 @@
+"""What `rssm evaluate` is given, and how it goes through the filter: on all cores, each recording by one."""
+
+import hashlib
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+from rssm_ros.contract import Contract
+from rssm_ros.evaluation.collected import CollectedRecording, episode_rows
+from rssm_ros.evaluation.errors import EvaluationError
+from rssm_ros.evaluation.filtering import hash_of
+from rssm_ros.evaluation.playing import How, Played, play
+from rssm_ros.online.session import Session
+from rssm_ros.recordings import Recording, open_bag
+from rssm_ros.workers import end_with_parent
+
+Watch = Callable[[float], None]  # the share that is done, 0..1
+
+
+@dataclass(frozen=True)
+class Source:
+    """One recording to evaluate: a bag, or rows of a collected file."""
+
+    path: str
+    id: str  # of its content
+    rows: tuple[int, int] | None = None  # of a collected file
+    namespace: str = ""
+    stamps: str = "header"
+
+    @property
+    def name(self) -> str:
+        """For people."""
+        path = Path(self.path)
+        short = path.stem if self.rows is not None else path.name
+        return f"{short}:{self.rows[0]}" if self.rows is not None and self.rows[0] else short
+
+    def open(self, contract: Contract) -> Recording:
+        """The recording. Raises RecordingError or EvaluationError."""
+        if self.rows is not None:
+            return CollectedRecording(Path(self.path), contract, *self.rows)
+        return open_bag(self.path, contract, self.namespace, self.stamps)
+
+
+def sources(bags: Sequence[Path], namespace: str = "", stamps: str = "header") -> list[Source]:
+    """What the paths hold: bags, folders of collected episodes, or single such files.
+
+    Raises EvaluationError for a path that is neither.
+    """
+    found: list[Source] = []
+    for path in bags:
+        if not path.exists():
+            raise EvaluationError(f"{path}: there is no such bag or folder")
+        files = sorted(path.glob("episode-*.npz")) if path.is_dir() else [path] * (path.suffix == ".npz")
+        if not files:
+            found.append(Source(str(path), _content_id(path), None, namespace, stamps))
+        for file in files:
+            found += [Source(str(file), f"{hash_of([file])[:16]}:{b}", (b, e)) for b, e in episode_rows(file)]
+    return found
+
+
+def _content_id(path: Path) -> str:
+    """SHA-256 over names, sizes and the first and last MiB of a bag's files: enough to tell bags apart."""
+    digest = hashlib.sha256()
+    for file in sorted(path.iterdir()) if path.is_dir() else [path]:
+        if not file.is_file():
+            continue
+        size = file.stat().st_size
+        digest.update(f"{file.name} {size}".encode())
+        with file.open("rb") as stream:
+            digest.update(stream.read(1 << 20))
+            stream.seek(max(0, size - (1 << 20)))
+            digest.update(stream.read())
+    return digest.hexdigest()[:16]
+
+
+# -- in the worker processes ---------------------------------------------------------------------------
+
+_worker: dict[str, Any] = {}
+
+
+def _start(bundle: str, progress: Any) -> None:
+    end_with_parent()
+    _worker.update(session=Session(bundle, prove=False), progress=progress)
+
+
+def _work(index: int, source: Source, how: How) -> Played:
+    session = _worker["session"]
+
+    def watch(share: float) -> None:
+        _worker["progress"][index] = share
+
+    return play(session, source.open(session.bundle.contract), how, watch, source.name)
+
+
+def play_all(
+    session: Session, found: Sequence[Source], how: How, workers: int, watch: Watch | None = None
+) -> list[Played]:
+    """Every recording, in order; the same whatever the number of workers."""
+    told = watch or (lambda share: None)
+    contract = session.bundle.contract
+    if workers <= 1 or len(found) == 1:
+        done = []
+        for index, source in enumerate(found):
+            share = lambda part, index=index: told((index + part) / len(found))  # noqa: E731
+            done.append(play(session, source.open(contract), how, share, source.name))
+        told(1.0)
+        return done
+    context = get_context("spawn")
+    progress = context.Array("d", len(found), lock=False)
+    folder = str(session.bundle.folder)
+    with ProcessPoolExecutor(min(workers, len(found)), context, _start, (folder, progress)) as pool:
+        futures = [pool.submit(_work, index, source, how) for index, source in enumerate(found)]
+        try:
+            while not all(future.done() for future in futures):
+                time.sleep(0.1)
+                told(sum(1.0 if f.done() else p for f, p in zip(futures, progress)) / len(found))
+            told(1.0)
+            return [future.result() for future in futures]
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
