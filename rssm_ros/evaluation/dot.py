@@ -5,6 +5,7 @@ dot visible, from the ninth tick of an episode on, the same ticks for everybody.
 exact Bayes filter (`bayes`); classical trackers (`dot_trackers`) say what it takes to be better than nothing.
 """
 
+import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -91,10 +92,7 @@ def exact(
     number = EXACT_PARTICLES if particles is None else particles
     identity = np.array([repr(setting), str(number), repr(episodes.seeds)])
     if kept is not None and kept.exists():
-        with np.load(kept) as stored:
-            if not np.array_equal(stored["identity"], identity):
-                raise EvaluationError(f"{kept} holds the exact tracks of other episodes; delete it")
-            return [Track(mean, covariance) for mean, covariance in zip(stored["mean"], stored["covariance"])]
+        return _kept(kept, identity)
     bayes = ParticleFilter(setting, number)
     tracks = []
     for row, (images, covered) in enumerate(zip(episodes.images, episodes.covered)):
@@ -106,6 +104,18 @@ def exact(
         mean, covariance = (np.stack([getattr(t, name) for t in tracks]) for name in ("mean", "covariance"))
         np.savez(kept, identity=identity, mean=mean, covariance=covariance)
     return tracks
+
+
+def _kept(file: Path, identity: npt.NDArray[np.str_]) -> list[Track]:
+    """The tracks in a file that `exact` wrote for the same episodes, or EvaluationError."""
+    try:
+        with np.load(file) as stored:
+            found = {name: stored[name] for name in ("identity", "mean", "covariance")}
+    except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile) as error:
+        raise EvaluationError(f"{file} holds no exact tracks ({error}); delete it") from error
+    if not np.array_equal(found["identity"], identity):
+        raise EvaluationError(f"{file} holds the exact tracks of other episodes; delete it")
+    return [Track(mean, covariance) for mean, covariance in zip(found["mean"], found["covariance"])]
 
 
 def score(episodes: Episodes, means: Mapping[str, Floats]) -> dict[str, Any]:
@@ -164,9 +174,10 @@ def evaluate(
     chosen = find_setting(setting)
     session = bundle if isinstance(bundle, Session) else Session(bundle)
     episodes = simulate(chosen, range(count))
-    tracks = {"bundle": believe(session, episodes, particles, watch=watch)}
-    if chosen.pixel_noise > 0 and chosen.walk > 0:
-        tracks["exact"] = exact(chosen, episodes, kept=kept, watch=watch)
+    best = {}
+    if chosen.pixel_noise > 0 and chosen.walk > 0:  # first: a wrong `kept` is told before the work
+        best["exact"] = exact(chosen, episodes, kept=kept, watch=watch)
+    tracks = {"bundle": believe(session, episodes, particles, watch=watch), **best}
     means = {name: np.stack([track.mean for track in found]) for name, found in tracks.items()}
     means |= {name: tracker(chosen, episodes) for name, tracker in TRACKERS.items()}
     report: dict[str, Any] = {

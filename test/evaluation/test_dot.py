@@ -297,6 +297,12 @@ def test_a_bundle_is_scored_beside_the_others(
     assert json.loads(capsys.readouterr().out)["rmse_px"]["exact"] == report["rmse_px"]["exact"]
     assert main([*words[:3], "2", *words[4:]]) == 2
     assert "of other episodes" in capsys.readouterr().err
+    for spoilt in (before[: len(before) // 2], b"", b"no archive"):
+        kept.write_bytes(spoilt)
+        assert main(words) == 2
+        assert "delete it" in capsys.readouterr().err
+    np.savez(kept, mean=np.zeros(3))
+    assert main(words) == 2 and "identity" in capsys.readouterr().err
 
 
 def test_the_noise_free_setting_has_no_exact_filter_but_a_report(bundle: Path) -> None:
