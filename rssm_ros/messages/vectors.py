@@ -54,9 +54,13 @@ def write_field(message: Any, path: str, value: float) -> None:
 def read_joints(message: Any, names: Sequence[str], fields: Sequence[str]) -> Vector:
     """Joint values by name, whatever order the driver uses: all positions, then all velocities (field-major).
 
-    Returns [len(fields) * len(names)]. Raises MessageError `joint` for a missing joint or an empty field.
+    Returns [len(fields) * len(names)]. Raises MessageError `joint` for a joint that is missing or named twice
+    and for an empty field.
     """
     order = {name: index for index, name in enumerate(message.name)}
+    if len(order) != len(message.name):
+        twice = next(name for name in message.name if list(message.name).count(name) > 1)
+        raise MessageError(f"joint {twice!r} is named twice in the JointState; which one counts?", "joint")
     missing = [name for name in names if name not in order]
     if missing:
         known = ", ".join(message.name) or "none"
