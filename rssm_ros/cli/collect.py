@@ -35,6 +35,11 @@ def add_parser(subparsers: Any) -> None:
         help=f"kind=share,... of expert (noisy), perturbed, random, policy (default {DEFAULT_MIX})",
     )
     robot.add_argument("--seconds", type=float, help="length of an episode (default 30)")
+    robot.add_argument(
+        "--held-out",
+        action="store_true",
+        help="for `rssm evaluate`: other seeds (from 950000), occlusions of every length, the belt's motion",
+    )
     robot.add_argument("--policy", type=Path, help="bundle that acts in episodes of kind 'policy' (DAgger)")
     dot = parser.add_argument_group("dot")
     dot.add_argument("--setting", help="published or hard (default hard)")
@@ -67,6 +72,12 @@ def what_to_record(args: argparse.Namespace) -> "tuple[Source, list[Plan]]":
         return source(args.setting), [*plan_blocks(args.ticks, args.setting, args.seed)]
     from rssm_ros.training.collect_manipulator import MANIPULATOR, plan_episodes
 
+    if args.held_out:
+        from rssm_ros.evaluation.held_out import FIRST_SEED, HELD_OUT, MIX
+
+        mix = parse_mix(MIX if args.mix == DEFAULT_MIX else args.mix)
+        seed = max(args.seed, FIRST_SEED)
+        return HELD_OUT, [*plan_episodes(args.ticks, mix, seed, args.seconds)]
     policy = None if args.policy is None else str(args.policy.resolve())
     return MANIPULATOR, [*plan_episodes(args.ticks, parse_mix(args.mix), args.seed, args.seconds, policy)]
 
