@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from rssm_ros.contract import Contract
 from rssm_ros.online.clock import RecordingClock
 from rssm_ros.online.grid import SECOND
-from rssm_ros.recordings import Event, Observation, Recording
+from rssm_ros.recordings import APPLIED, Event, Observation, Recording
 
 STEP_NS = SECOND // 100  # of log time between two words about the time
 AFTER = 8  # ticks that time goes on beyond the filter's window when all is played: then every belief is final
@@ -29,9 +29,8 @@ def moments(recording: Recording, contract: Contract) -> Iterator[Moment]:
     `now` is RecordingClock's, as offline evaluation has it: log time, or the running maximum of the headers
     where they follow another clock.
     """
-    clock = RecordingClock.of(
-        (item.received_ns, item.stamp_ns) for item in recording.observations() if item.stamped
-    )
+    observations = (i for i in recording.observations() if i.stamped and i.name != APPLIED)
+    clock = RecordingClock.of((item.received_ns, item.stamp_ns) for item in observations)
     events = sorted(recording.events, key=_logged)  # they come by stamp
     stream = heapq.merge(events, recording.observations(), key=_logged)
     logged_ns, due = recording.start_ns - STEP_NS, next(stream, None)
@@ -41,8 +40,8 @@ def moments(recording: Recording, contract: Contract) -> Iterator[Moment]:
         logged_ns += STEP_NS
         items: list[Item] = []
         while due is not None and due.received_ns <= logged_ns:
-            stamped = not isinstance(due, Observation) or due.stamped
-            clock.tell(due.received_ns, due.stamp_ns if stamped else None)
+            if isinstance(due, Observation):
+                clock.tell(due.received_ns, due.stamp_ns if due.stamped else None)
             items.append(_restamped(due, clock.offset_ns))
             due = next(stream, None)
         now_ns = logged_ns if not clock.by_headers else clock.now_ns or 0

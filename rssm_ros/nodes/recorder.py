@@ -17,6 +17,11 @@ from rssm_ros.nodes.definitions import definition_of
 from rssm_ros.nodes.interfaces import COMMANDS, message_type
 from rssm_ros.nodes.recorded import Recorded
 
+try:
+    from rclpy.event_handler import SubscriptionEventCallbacks
+except ImportError:  # ROS 2 Humble
+    from rclpy.qos_event import SubscriptionEventCallbacks
+
 PERIOD = 1.0  # s between two looks at the graph, and two checkpoints: what SIGKILL may cost
 RECENT = 3.0  # s over which rates are taken
 DEPTH = 100  # messages that may wait for this process
@@ -125,8 +130,9 @@ class Recorder:
         policy = ReliabilityPolicy.RELIABLE if track.reliable else ReliabilityPolicy.BEST_EFFORT
         quality = QoSProfile(depth=DEPTH, history=COMMANDS.history, reliability=policy)
         kind = message_type(track.item.kind)
+        silent = SubscriptionEventCallbacks(use_default_callbacks=False)  # `_look` sees what does not fit
         track.subscription = self._node.create_subscription(
-            kind, track.name, self._take(track), quality, raw=True
+            kind, track.name, self._take(track), quality, raw=True, event_callbacks=silent
         )
 
     def _take(self, track: Track) -> Callable[[bytes], None]:

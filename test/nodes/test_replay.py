@@ -1,0 +1,83 @@
+"""A bag played to a live filter over real DDS believes what the same bag does offline, bit for bit."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("rclpy")
+
+from rosbags.highlevel import AnyReader
+
+from rssm_ros.evaluation.replaying import final_beliefs
+from rssm_ros.evaluation.trace import read_trace
+from rssm_ros.nodes.filter_trace import FINAL, digest_of
+from rssm_ros.nodes.playback import moments
+from rssm_ros.online.grid import SECOND
+from rssm_ros.online.session import Session
+from rssm_ros.recordings import Event, open_bag
+from test.bundles import tiny_bundle
+from test.recorded import CONTRACT, make_bag
+
+pytestmark = pytest.mark.filterwarnings("ignore:module .sre_:DeprecationWarning")
+WALL = 1_700_000_000 * SECOND
+
+
+def replay(*words: object) -> "subprocess.CompletedProcess[str]":
+    command = [sys.executable, "-m", "rssm_ros.cli.main", "replay", *map(str, words)]
+    return subprocess.run(command, capture_output=True, text=True, env=os.environ, timeout=110, check=False)
+
+
+@pytest.mark.ros
+@pytest.mark.parametrize("offset", [0, WALL], ids=["one clock", "the log has another clock"])
+def test_live_replay_and_offline_evaluation_agree_tick_by_tick(tmp_path: Path, offset: int) -> None:
+    taken = make_bag(tmp_path / "bag", log_offset_ns=offset)
+    out, bundle = tmp_path / "out", tiny_bundle()
+    words = ("--bundle", bundle, "--out", out, "--speed", 3, "--particles", 4, "--seed", 5, "--json")
+    done = replay(tmp_path / "bag", *words)
+    found = json.loads(done.stdout)
+    assert done.returncode == 0 and found["status"] == "pass" and not found["killed"], done.stderr
+    # All of it arrived; else the comparison would mean nothing.
+    counted = found["counters"]["filter_node"]
+    assert (counted["accepted"], counted["duplicate"]) == (taken, 1), counted
+    assert found["counters"]["player_node"]["unanswered"] == 0
+
+    live = {int(r["stamp_ns"]): r for r in read_trace(out / "trace" / FINAL)}
+    session = Session(bundle, prove=False)
+    offline = list(final_beliefs(session, open_bag(tmp_path / "bag", CONTRACT), 4, 5))
+    assert [belief.tick for belief in offline] == list(range(20, 70))
+    assert [live[b.stamp_ns]["digest"].tobytes() == digest_of(b) for b in offline] == [True] * 50
+    assert [bool(live[b.stamp_ns]["first"]) for b in offline] == [b.tick in (20, 45) for b in offline]
+
+    with AnyReader([out / "bag"]) as reader:
+        counts = {connection.topic: connection.msgcount for connection in reader.connections}
+    assert counts["/filter_node/belief"] >= 50 and counts["/filter_node/package"] >= 50
+
+
+def test_every_message_is_played_once_at_its_time(tmp_path: Path) -> None:
+    """Also where the log is another clock's: `now` is then the headers' running maximum."""
+    taken = make_bag(tmp_path / "one")
+    make_bag(tmp_path / "other", log_offset_ns=WALL)
+    same, other = (list(moments(open_bag(tmp_path / name, CONTRACT), CONTRACT)) for name in ("one", "other"))
+    assert sum(len(moment.items) for moment in same) == taken + 1
+    for moment in same:
+        assert moment.now_ns == moment.logged_ns and moment.now_ns >= SECOND - 20_000_000
+        assert all(moment.now_ns - 10_000_000 < item.received_ns <= moment.now_ns for item in moment.items)
+    assert [bool(m.items) for m in same] == [bool(m.items) for m in other]
+    known = [moment.now_ns for moment in other if moment.now_ns]
+    assert known == sorted(known) and known[0] < 2 * SECOND
+    for here, there in zip(same[50:], other[50:], strict=True):
+        assert abs(here.now_ns - there.now_ns) <= 350_000_000  # the last one is late: no news
+    events = [item.stamp_ns for moment in same for item in moment.items if isinstance(item, Event)]
+    assert events == [SECOND, 45 * SECOND // 20]
+    # Time goes on until the last tick has left the filter's window.
+    assert same[-1].now_ns >= 69 * SECOND // 20 + int(CONTRACT.history * SECOND) + 100_000_000
+
+
+def test_a_bag_that_is_not_there_is_one_line(tmp_path: Path) -> None:
+    done = replay(tmp_path / "nowhere", "--out", tmp_path / "out")
+    assert done.returncode == 2 and done.stderr.count("\n") == 1, done.stderr
+    assert done.stderr.startswith("rssm replay: ") and "nowhere" in done.stderr
