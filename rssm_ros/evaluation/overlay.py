@@ -288,7 +288,7 @@ class Painter:
         scale = Scale.of(self._shown.unit)
         seconds = count / self._rate
         told = f"{seconds:.0f} s   shaded: hidden   curve: error, 0 to {scale.with_unit(ceiling)}"
-        label(strip, told, (10, 15), 0.4, DIM)
+        label(strip, told, (10, 15), 0.42, OTHER)
         return strip
 
 

@@ -72,7 +72,7 @@ def checks(card: Scorecard) -> Table:
         result = "pass" if item["pass"] else "fail"
         cells = (words(item["name"].replace("_", " ")), Cell(shown, key, kind="number"), words(item["bound"]))
         rows.append((*cells, words(result, result)))
-    return Table("Checks", ("check", "value", "asked for", "result"), tuple(rows))
+    return Table("", ("check", "value", "asked for", "result"), tuple(rows))
 
 
 def errors(score: TargetScore) -> Table:

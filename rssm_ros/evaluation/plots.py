@@ -79,7 +79,10 @@ def _plot(figure: Any, name: str, label: str) -> Plot:
     text = text[text.index("<svg") :]
     text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
     text = re.sub(r"font: ([\d.]+)px [^;\"]*", r"font-size: \1px", text)  # the family is the page's
-    text = re.sub(r'\bid="((?:figure|axes|patch|line2d|text|matplotlib|xtick|ytick|[A-Z])[^"]*)"', "", text)
+    used = set(
+        re.findall(r'(?:url\(#|href="#)([^")]+)', text)
+    )  # other ids would only meet those of other plots
+    text = re.sub(r' id="([^"]*)"', lambda found: found[0] if found[1] in used else "", text)
     for marker, colour in COLOURS.items():
         text = text.replace(marker, f"var({colour})")
     width, height = (round(72 * inches) for inches in figure.get_size_inches())
@@ -96,6 +99,8 @@ def _escaped(text: str) -> str:
 
 def errors(target: TargetScore, scale: Scale, name: str) -> Plot:
     """Who is how far off while it is visible, partly and fully hidden: dots with their intervals."""
+    from matplotlib.ticker import MaxNLocator
+
     rows = [("belief", target.errors.by_group), *_by_hidden_error(target)]
     with _figure(1080, 70 + 24 * len(rows), ncols=3, sharey=True) as (figure, axes):
         for axis, group in zip(axes, GROUPS):
@@ -103,6 +108,7 @@ def errors(target: TargetScore, scale: Scale, name: str) -> Plot:
                 _whisker(axis, found.get(group), height, scale, ACCENT if who == "belief" else MUTED)
             axis.set(title=_WORDS[group], xlim=(0, None), ylim=(len(rows) - 0.5, -0.5))
             axis.grid(axis="y", visible=False)
+            axis.xaxis.set_major_locator(MaxNLocator(5, prune="upper"))
         axes[0].set_yticks(range(len(rows)), [spoken(who) for who, _ in rows])
         axes[0].get_yticklabels()[0].set(color=ACCENT, fontweight="bold")
         axes[1].set_xlabel(f"root mean square error, {scale.unit}")

@@ -31,15 +31,18 @@ def write(
     recording_of: index of an episode -> what the filter was given then, covered pictures included.
     episode: the one to show; without it the stretch with the most hidden runs that end well inside it.
     Returns the page's path. Raises EvaluationError, the JSON untouched, where it cannot be made; a film that
-    cannot be made is only said (logging), and the page is without.
+    cannot be made is only said (logging), and the page is without. Written again without a recording, the
+    page keeps the film that lies there.
     """
     card, trace = read_scorecard(directory), read_trace(directory)
     window = None if trace is None else stretch(card, trace, episode)
     film = None
-    if trace is not None and window is not None and recording_of is not None:
-        recording = recording_of(int(trace["episode"][window.start]))
+    if trace is not None and window is not None:
+        recording = recording_of(int(trace["episode"][window.start])) if recording_of else None
         if recording is not None:
             film = _filmed(card, trace, window, recording, directory / FILM)
+        elif recording_of is None and episode is None and (directory / FILM).exists():
+            film = Film(film_source(directory / FILM), main_target(card, trace) or "", window)
     page = render_page(card, trace, film, window)
     path = directory / PAGE
     temporary = path.with_suffix(".tmp")
