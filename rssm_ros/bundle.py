@@ -140,7 +140,8 @@ def sha256_of(path: Path) -> str:
 
 
 def _kept(folder: Path) -> set[str]:
-    return {path.name for path in folder.glob("*.onnx")} | {WEIGHTS, GOLDEN}
+    steps = {path.name for pattern in ("*.onnx", "*.pt") for path in folder.glob(pattern)}
+    return steps | {WEIGHTS, GOLDEN}
 
 
 def _check_file(path: Path, expected: str | None) -> None:

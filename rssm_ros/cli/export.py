@@ -47,6 +47,9 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
         metavar="SEED",
         help="permute every weight tensor first: a bundle that loads and knows nothing, to compare with",
     )
+    parser.add_argument(
+        "--torchscript", action="store_true", help="the steps as TorchScript files, too (backend torchscript)"
+    )
     parser.add_argument("--json", action="store_true", help="print the manifest")
     parser.set_defaults(run=run)
 
@@ -65,7 +68,7 @@ def run(args: argparse.Namespace) -> int:
     model = Model(world_model, actor, critic)
     if args.shuffle_weights is not None:
         model = shuffled(model, args.shuffle_weights)
-    bundle = export_bundle(model, contract, args.out, _provenance(meta, args), args.horizon)
+    bundle = export_bundle(model, contract, args.out, _provenance(meta, args), args.horizon, args.torchscript)
     if args.json:
         print(json.dumps(bundle.to_dict(), indent=1))
     else:

@@ -21,6 +21,8 @@ from rssm_ros.export.card import model_card
 from rssm_ros.export.errors import ExportError
 from rssm_ros.export.graphs import Named, WeightsFile, export_graph
 from rssm_ros.export.steps import Act, Decode, Encode, Filter, Predict, Rollout
+from rssm_ros.export.torchscript import SUFFIX, export_torchscript
+from rssm_ros.online.backends.backend import DEFAULT
 from rssm_ros.online.session import Session
 from rssm_ros.online.steps import Array
 from rssm_ros.world_model import WorldModel
@@ -60,8 +62,11 @@ def export_bundle(
     folder: Path,
     provenance: Provenance | None = None,
     horizon: int = HORIZON,
+    torchscript: bool = False,
 ) -> Bundle:
     """Writes the bundle next to `folder`, loads and proves it, then puts it in place of what was there.
+
+    torchscript: the steps as TorchScript files, too; they are proven like the graphs.
 
     Raises ExportError, or BundleError where the proof fails; then `folder` is untouched.
     """
@@ -72,13 +77,14 @@ def export_bundle(
     work = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", suffix=".tmp", dir=folder.parent))
     try:
         with torch.no_grad():
-            arrays = _graphs(model, contract, work, horizon)
+            arrays = _graphs(model, contract, work, horizon, torchscript)
         np.savez_compressed(work / GOLDEN, **arrays)  # type: ignore[arg-type]
         latent = _latent(model.world_model, contract, horizon)
         bundle = write_manifest(_manifest(contract, latent, provenance, folder.name), work)
         _check_scores(bundle)
         (work / "README.md").write_text(model_card(bundle, work))
-        Session(work)  # the proof
+        for backend in (DEFAULT, "torchscript") if torchscript else (DEFAULT,):
+            Session(work, backend=backend)  # the proof
         os.chmod(work, 0o755)
         _replace(work, folder)
     finally:
@@ -125,7 +131,9 @@ def _check_scores(bundle: Bundle) -> None:
         )
 
 
-def _graphs(model: Model, contract: Contract, folder: Path, horizon: int) -> dict[str, Array]:
+def _graphs(
+    model: Model, contract: Contract, folder: Path, horizon: int, torchscript: bool
+) -> dict[str, Array]:
     """Writes every graph and the weights; returns the golden arrays."""
     world_model = model.world_model
     generator = torch.Generator().manual_seed(SEED)
@@ -135,6 +143,8 @@ def _graphs(model: Model, contract: Contract, folder: Path, horizon: int) -> dic
     def write(name: str, module: nn.Module, cases: list[Named], free: set[str]) -> None:
         module.eval()
         export_graph(module, cases[0], free, folder / f"{name}.onnx", weights)
+        if torchscript:
+            export_torchscript(module, cases[0], folder / (name + SUFFIX))
         for case, inputs in enumerate(cases):
             with golden.two_hot_scale(module) as scale:
                 outputs = module(*inputs.values())

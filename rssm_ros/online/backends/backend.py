@@ -1,8 +1,9 @@
 """What a backend is, and how one is found by its name.
 
-onnxruntime's backends live here: a robot needs no more. Every other one is found among the entry points of
-the group `rssm_ros.backends`, by name and only when it is asked for. So this package imports neither torch
-nor the layers above it, and a backend of another package is found like our own.
+onnxruntime's backends live here: a robot needs no more. Every other one is an entry point, loaded by name and
+only when it is asked for: this package imports neither torch nor the layers above it. TorchScript's, which
+need torch and live in `export`, are listed here, so that a checkout works without being installed again;
+those of other packages come from the group `rssm_ros.backends` of what is installed.
 """
 
 from collections.abc import Mapping
@@ -14,6 +15,11 @@ from rssm_ros.online.errors import FilterError
 from rssm_ros.online.steps import Array
 
 GROUP = "rssm_ros.backends"  # entry points: name = module:callable, called as `opener(bundle, threads)`
+TORCHSCRIPT = "rssm_ros.export.torchscript"
+OURS = (
+    metadata.EntryPoint("torchscript", f"{TORCHSCRIPT}:on_cpu", GROUP),
+    metadata.EntryPoint("torchscript-cuda", f"{TORCHSCRIPT}:on_cuda", GROUP),
+)
 DEFAULT = "onnxruntime"
 SINGLE = 1e-5  # tolerance of one step in float32 (DESIGN 5)
 
@@ -50,7 +56,7 @@ def known_backends() -> list[str]:
     """Every name that `open_backend` takes here, whether this machine has the device or not."""
     from rssm_ros.online.backends.onnx import PROVIDERS
 
-    return sorted({*PROVIDERS, *(point.name for point in metadata.entry_points(group=GROUP))})
+    return sorted({*PROVIDERS, *(point.name for point in _points())})
 
 
 def open_backend(name: str, bundle: Bundle, threads: int = 1) -> Backend:
@@ -63,7 +69,7 @@ def open_backend(name: str, bundle: Bundle, threads: int = 1) -> Backend:
 
     if name in PROVIDERS:
         return OnnxRuntime(bundle, threads, name)
-    found = [point for point in metadata.entry_points(group=GROUP) if point.name == name]
+    found = [point for point in _points() if point.name == name]
     if not found:
         raise FilterError(f"there is no backend {name!r}; known are {', '.join(known_backends())}", "backend")
     try:
@@ -76,3 +82,8 @@ def open_backend(name: str, bundle: Bundle, threads: int = 1) -> Backend:
         ) from error
     made: Backend = opener(bundle, threads)
     return made
+
+
+def _points() -> list[metadata.EntryPoint]:
+    """Ours first: nobody else can take their names."""
+    return [*OURS, *metadata.entry_points(group=GROUP)]
