@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 EPISODES = 6
-SEED = 950_000  # the first of the recorded episodes; nothing else uses seeds from here on
+SEED = 950_000  # the first of the recorded episodes: nothing is trained or calibrated on seeds from here on
 SECONDS = 30.0
 MIX = {"expert": 0.6, "perturbed": 0.2, "random": 0.2}
 VERSIONS = ("numpy", "onnxruntime", "mujoco")

@@ -30,7 +30,7 @@ same model, messages and noise, but each tick takes the last message that came o
 of now, and nothing is put right afterwards. It is treated kindly: it also refuses what is broken, waits as
 long for a tick, and knows which command acts when. With no fault the two are the same.
 """
-HELD_OUT = "; seeds from {first} on, which nothing was trained, calibrated or scored on"
+HELD_OUT = "; seeds from {first} on, which nothing was trained or calibrated on"
 NEW = """
 What {ms} ms of delay cost anybody: for as long nobody can know of an object that has just come into sight.
 Online error by that without a delay on the other ticks, where the object had been in sight that long ago:

@@ -94,8 +94,8 @@ def test_its_own_episodes_are_recorded_once_and_used_whole(tmp_path, capsys, mon
     assert [plan.seed for plan in recorded] == [faults.SEED], "the second time it was there"
 
 
-def test_seeds_are_nobody_elses():
-    """Training, calibration and scores have theirs in scripts/train_manipulator.sh and below 100."""
+def test_nothing_was_trained_or_calibrated_on_its_seeds():
+    """Whose are in scripts/train_manipulator.sh."""
     seeds = {plan.seed for plan in plan_episodes(601 * 40, faults.MIX, faults.SEED, faults.SECONDS)}
     used = [range(0, 1200), range(200_000, 202_000), range(300_000, 302_000), range(700_000, 740_000),
             range(900_000, 901_000)]  # fmt: skip
