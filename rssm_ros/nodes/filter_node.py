@@ -14,7 +14,7 @@ from rssm_ros.nodes.diagnostics import Diagnostics
 from rssm_ros.nodes.filter_trace import FilterTrace
 from rssm_ros.nodes.interfaces import COMMANDS, WATCHDOG, message_type, sensing
 from rssm_ros.nodes.managed import ManagedNode, Parameter, run
-from rssm_ros.nodes.model import load_model
+from rssm_ros.nodes.model import BACKEND, load_model
 from rssm_ros.online.filter import Filter
 
 LOCKSTEP_PATIENCE = 0.3  # s without any message; less than the second that the simulation waits
@@ -30,6 +30,7 @@ class FilterNode(ManagedNode):
         Parameter("deterministic", False, "one particle, the mode instead of a draw; no covariance"),
         Parameter("seed", 0, "of the filter's noise", 0, 2**31 - 1),
         Parameter("threads", 1, "of the inference runtime", 1, 64),
+        BACKEND,
         Parameter("best_effort", False, "listen to observations as best effort"),
         Parameter("lockstep", False, "the clock waits for answers: compute a tick when all of it is there"),
         Parameter("state_file", "filter_state.bin", "where ~/save_state and ~/load_state keep the belief"),
@@ -49,6 +50,7 @@ class FilterNode(ManagedNode):
         self.session, self.contract = load_model(self)
         mode = self.value("deterministic")
         particles = 1 if mode else self.value("particles")
+        self.session.warm_up(particles)  # what a first call costs is paid before the first tick
         self.filter = Filter(self.session, self.contract, particles, self.value("seed"), mode)
         self._specs = {spec.name: spec for spec in self.contract.observations}
         self._topics = BeliefTopics(self, self.contract, self.session)
@@ -82,7 +84,7 @@ class FilterNode(ManagedNode):
 
     def stop(self) -> None:
         """The belief stays; what became of the messages is told."""
-        self.keep_counters({**self.filter.counters, **self._refused})
+        self.keep_counters({**self.filter.counters, **self._refused, **self.session.counters})
 
     def idle(self) -> float:
         """Often enough to notice that a tick has waited long enough."""
@@ -106,8 +108,11 @@ class FilterNode(ManagedNode):
                 self._trace.online(belief)
         bad = sum(self._refused.values())
         told = f"{bad} messages refused" if bad else "ok"
-        counts = {**self.filter.counters, **self._refused}
-        self._diagnostics.publish(counts, told, "warn" if bad else "ok")
+        counts = {**self.filter.counters, **self._refused, **self.session.counters}
+        lost = self.session.lost
+        self._diagnostics.publish(
+            {**counts, "backend": self.session.backend}, lost or told, "warn" if bad or lost else "ok"
+        )
 
     def _complete(self) -> bool:
         """Whether the newest tick is all there, and the command that answers the belief before it.

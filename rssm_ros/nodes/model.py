@@ -6,20 +6,34 @@ from typing import Any
 from rssm_ros import paths
 from rssm_ros.bundle import BundleError
 from rssm_ros.contract import Contract, find_contract
+from rssm_ros.nodes.managed import Parameter
+from rssm_ros.online.backends.backend import DEFAULT
 from rssm_ros.online.session import Session
+
+BACKEND = Parameter(
+    "backend",
+    DEFAULT,
+    "what computes the model: onnxruntime, onnxruntime-cuda, onnxruntime-tensorrt, torchscript or "
+    "torchscript-cuda; where a GPU vanishes, the CPU goes on",
+)
 
 
 def load_model(node: Any) -> tuple[Session, Contract]:
     """Session and contract. The parameter `contract` must be the one in the bundle, topics aside.
 
-    Raises BundleError or ContractError, saying what differs.
+    Raises BundleError or ContractError, saying what differs, and FilterError for a backend that is not here.
     """
     wanted = find_contract(node.value("contract"))
     folder = node.value("bundle") or str(paths.share_path("models", wanted.name))
-    threads = int(node.get_parameter_or("threads").value or 1) if node.has_parameter("threads") else 1
-    session = Session(Path(folder), threads=threads)
+    threads, backend = int(_given(node, "threads", 1)), str(_given(node, "backend", DEFAULT))
+    session = Session(Path(folder), threads=threads, backend=backend)
     check_same(session.bundle.contract, wanted, folder)
     return session, wanted
+
+
+def _given(node: Any, name: str, default: Any) -> Any:
+    """A parameter's value; the default where the node has no such parameter."""
+    return node.value(name) if node.has_parameter(name) else default
 
 
 def check_same(trained: Contract, wanted: Contract, folder: str) -> None:

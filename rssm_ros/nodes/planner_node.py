@@ -19,7 +19,7 @@ from rssm_ros.nodes.diagnostics import Diagnostics
 from rssm_ros.nodes.graph import PLANNERS
 from rssm_ros.nodes.interfaces import COMMANDS
 from rssm_ros.nodes.managed import ManagedNode, Parameter, run
-from rssm_ros.nodes.model import load_model
+from rssm_ros.nodes.model import BACKEND, load_model
 from rssm_ros.nodes.motion import PlannedMotion
 from rssm_ros.online import noise
 from rssm_ros.online.belief import Belief
@@ -38,6 +38,7 @@ class PlannerNode(ManagedNode):
         Parameter("deadline", 0.5, "share of a tick that planning may take", 0.05, 2.0),
         Parameter("seed", 0, "of the planner's noise", 0, 2**31 - 1),
         Parameter("threads", 1, "of the inference runtime", 1, 64),
+        BACKEND,
         Parameter("imagine_every", 2, "ticks between two imagined paths on ~/plan; 0: none", 0, 1000),
         Parameter("imagine_particles", 2, "particles that the imagined path averages", 1, 64),
     )
