@@ -42,6 +42,11 @@ def checkout() -> Path:
     return CHECKOUT
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """Also known where xdist is not installed, as in a ROS 2 workspace."""
+    config.addinivalue_line("markers", "xdist_group(name): tests that share a worker")
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """With xdist (--dist loadgroup) tests that start ROS nodes share a worker: one graph at a time."""
     for item in items:

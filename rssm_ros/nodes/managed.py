@@ -209,6 +209,8 @@ def run(make: Callable[[], ManagedNode], arguments: Sequence[str] | None = None)
         executor.shutdown()
         node.destroy_node()
         rclpy.try_shutdown()
+        for number in (signal.SIGINT, signal.SIGTERM):  # a second one, while Python ends, would be a failure
+            signal.signal(number, signal.SIG_IGN)
     return 0
 
 

@@ -10,7 +10,14 @@ from typing import Any
 import pytest
 import yaml
 
-from rssm_ros.nodes.graph import GraphOptions, NodeDescription, filter_graph, manipulator_graph
+from rssm_ros.nodes.graph import (
+    GraphOptions,
+    NodeDescription,
+    ReplayOptions,
+    filter_graph,
+    manipulator_graph,
+    replay_graph,
+)
 
 
 class Action:
@@ -57,7 +64,8 @@ def described(checkout: Path, launch: dict[str, Any], file: str, **arguments: st
     spec.loader.exec_module(module)
     (entities,) = module.generate_launch_description().positional
     declared = {item.positional[0]: item.named["default_value"] for item in entities[:-1]}
-    assert set(declared) == {item.name for item in fields(GraphOptions)}
+    options = ReplayOptions if file.startswith("replay") else GraphOptions
+    assert set(declared) == {item.name for item in fields(options)}
     Configuration.values = {**declared, **arguments}
     actions: list[Any] = entities[-1].named["function"](None)
     return actions
@@ -77,6 +85,21 @@ def test_launch_files_start_the_same_graph(checkout: Path, launch: dict[str, Any
     ]
     assert [tuple(n["parameters"][:-1]) for n in nodes] == [e.parameter_files for e in expected]
     assert all(n["package"] == "rssm_ros" and n["namespace"] == "" for n in nodes)
+
+
+def test_a_replay_is_one_graph_on_both_roads(checkout: Path, launch: dict[str, Any]) -> None:
+    options = ReplayOptions(bag="/b", out="/o", bundle="/m", speed=2.0, patient=False, particles=3, seed=4)
+    texts = {"bag": "/b", "out": "/o", "bundle": "/m", "speed": "2", "particles": "3", "seed": "4"}
+    actions = described(checkout, launch, "replay.launch.py", patient="false", **texts)
+    nodes = [item.named for item in actions if isinstance(item, launch["LifecycleNode"])]
+    expected = replay_graph(options)
+    assert [(n["executable"], n["parameters"][-1]) for n in nodes] == [
+        (e.executable, dict(e.parameters)) for e in expected
+    ]
+    # Who listens comes first; the player is the clock of the others, and the robot of this graph.
+    assert [e.name for e in expected] == ["recorder_node", "filter_node", "player_node"]
+    assert [e.parameters["use_sim_time"] for e in expected] == [True, True, False]
+    assert expected[0].parameters["out"] == "/o/bag" and expected[1].parameters["trace"] == "/o/trace"
 
 
 def test_launch_brings_nodes_to_life_one_after_the_other(checkout: Path, launch: dict[str, Any]) -> None:
@@ -160,7 +183,7 @@ def test_the_gate_s_patience_is_one_set_of_numbers(checkout: Path) -> None:
         assert told[name] == own[name] == getattr(GateSettings(), name), name
 
 
-@pytest.mark.parametrize("file", ["manipulator.launch.py", "filter.launch.py"])
+@pytest.mark.parametrize("file", ["manipulator.launch.py", "filter.launch.py", "replay.launch.py"])
 def test_launch_itself_accepts_the_files(checkout: Path, file: str) -> None:
     """Where ROS 2's own launch is installed: the description is built, arguments and all."""
     pytest.importorskip("launch_ros")

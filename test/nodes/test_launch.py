@@ -1,0 +1,103 @@
+"""The launch files by ROS 2's own `ros2 launch` and real nodes, where it and this package are installed:
+in a ROS 2 workspace, after `colcon build`, `python3 -m pytest test/nodes/test_launch.py` in the sources.
+"""
+
+import os
+import shutil
+import signal
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytest.importorskip("launch_ros")
+if shutil.which("ros2") is None:
+    pytest.skip("there is no `ros2` here", allow_module_level=True)
+
+from ament_index_python.packages import PackageNotFoundError, get_package_prefix
+
+from rssm_ros.evaluation.replaying import final_beliefs
+from rssm_ros.evaluation.trace import TraceError, read_last, read_trace
+from rssm_ros.nodes.filter_trace import FINAL, digest_of
+from rssm_ros.online.session import Session
+from rssm_ros.recordings import open_bag
+from test.recorded import CONTRACT, make_bag
+
+try:
+    get_package_prefix("rssm_ros")
+except PackageNotFoundError:
+    pytest.skip("rssm_ros is not in the ament index", allow_module_level=True)
+
+pytestmark = [pytest.mark.ros, pytest.mark.filterwarnings("ignore:module .sre_:DeprecationWarning")]
+
+
+def launched(file: str, log: Path, **arguments: object) -> "subprocess.Popen[bytes]":
+    words = [f"{name}:={value}" for name, value in arguments.items()]
+    environment = {name: value for name, value in os.environ.items() if name != "RSSM_ROS_SHARE"}
+    return subprocess.Popen(
+        ["ros2", "launch", "rssm_ros", file, *words],
+        stdout=log.open("wb"),
+        stderr=subprocess.STDOUT,
+        env=environment,  # files as they are installed
+        start_new_session=True,
+    )
+
+
+def until(condition: Callable[[], Any], process: "subprocess.Popen[bytes]", log: Path) -> None:
+    deadline = time.monotonic() + 90
+    while not condition():
+        assert process.poll() is None and time.monotonic() < deadline, log.read_text()
+        time.sleep(0.1)
+
+
+def trace_grows(file: Path) -> bool:
+    try:
+        return bool(read_last(file)["monotonic_ns"])
+    except TraceError:
+        return False
+
+
+def test_a_replay_ends_by_itself_and_agrees_with_offline_evaluation(tmp_path: Path, checkout: Path) -> None:
+    taken = make_bag(tmp_path / "bag", ticks=30)
+    log, bundle = tmp_path / "log.txt", checkout / "models" / "manipulator"
+    arguments = {
+        "bag": tmp_path / "bag",
+        "bundle": bundle,
+        "out": tmp_path / "out",
+        "particles": 2,
+        "speed": 2,
+    }
+    process = launched("replay.launch.py", log, **arguments)
+    try:
+        assert process.wait(110) == 0, log.read_text()
+    finally:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+    assert f"'played': {taken + 1}" in log.read_text()
+    live = {int(r["stamp_ns"]): r["digest"].tobytes() for r in read_trace(tmp_path / "out/trace" / FINAL)}
+    offline = list(final_beliefs(Session(bundle), open_bag(tmp_path / "bag", CONTRACT), 2, 0))
+    assert len(offline) == 30 and all(live[b.stamp_ns] == digest_of(b) for b in offline)
+    recorded = tmp_path / "out" / "bag"
+    assert (recorded / "metadata.yaml").is_file() and (recorded / "bag_0.mcap").stat().st_size > 10_000
+
+
+@pytest.mark.parametrize(("file", "nodes"), [("manipulator.launch.py", 4), ("filter.launch.py", 3)])
+def test_a_graph_comes_to_life_and_ends_with_ctrl_c(tmp_path: Path, file: str, nodes: int) -> None:
+    log = tmp_path / "log.txt"
+    process = launched(file, log, trace=tmp_path)
+    try:
+        # The filter is configured when the nodes before it are active.
+        until(lambda: (tmp_path / "filter.trace").is_file(), process, log)
+        if nodes == 4:  # the loop is closed: the filter believes what the sim shows, and the gate answers
+            until(lambda: all(trace_grows(tmp_path / f"{n}.trace") for n in ("filter", "gate")), process, log)
+        os.killpg(process.pid, signal.SIGINT)  # as a terminal does it: to all
+        assert process.wait(30) == 0, log.read_text()
+    finally:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+    text = log.read_text()
+    assert text.count("process has finished cleanly") == nodes, text
+    assert "Traceback" not in text and "[ERROR]" not in text, text
