@@ -34,6 +34,12 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
         help="per row, five times that where one call takes seconds (default 2)",
     )
     parser.add_argument("--repeats", type=int, default=300, help="calls per row at most (default 300)")
+    parser.add_argument(
+        "--steps",
+        type=int,
+        default=0,
+        help="filter: also so many ticks in a row, and whether memory grew, e.g. 100000 (default 0: none)",
+    )
     parser.add_argument("--bundle", type=Path, help="bundle beside the presets (default models/manipulator)")
     parser.add_argument("--page", type=Path, metavar="FILE", help="also write the tables as Markdown")
     parser.add_argument("--json", action="store_true", help="print a list of rows")
@@ -82,6 +88,7 @@ def _request(args: argparse.Namespace) -> Any:
         dtypes=(args.dtype,) if args.dtype else DTYPES,
         seconds=args.seconds,
         repeats=args.repeats,
+        steps=args.steps,
         bundle=args.bundle,
     )
 

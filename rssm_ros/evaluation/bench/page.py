@@ -125,6 +125,14 @@ def ratios(rows: Sequence[Row]) -> list[str]:
         tail = row.p99_ms / row.median_ms
         if row.size == "manipulator":
             said.append(f"p99 / median, {row.size}: {tail:.2f} x (<= 2: {verdict(tail, 2.0, row)})")
+    for row in rows:
+        if row.name.startswith("soak"):
+            (before, after), (first, last) = row.parts["resident_mb"], row.parts["blocks"]
+            word = "no growth" if row.parts["pass"] else "GREW"
+            said.append(
+                f"memory over {row.parts['steps']:,} steps of {row.size}: {before:.1f} -> {after:.1f} MB "
+                f"resident, {first:,} -> {last:,} blocks of the interpreter: {word}"
+            )
     return said
 
 

@@ -36,6 +36,7 @@ class Request:
     dtypes: tuple[str, ...] = DTYPES
     seconds: float = 2.0  # at most so long per row of the filter; five times that per row of the others
     repeats: int = 300  # at most so many calls per row
+    steps: int = 0  # of the filter in a row, to see whether memory grows; 0: not asked for
     bundle: Path | None = None  # the shipped one, where the filter's rows ask for it
 
     def __post_init__(self) -> None:
@@ -43,6 +44,8 @@ class Request:
         for name in ("threads", "batch", "length", "starts", "horizon", "repeats"):
             if getattr(self, name) < 1:
                 raise EvaluationError(f"bench: {name} is {getattr(self, name)}, expected at least 1")
+        if self.steps < 0:
+            raise EvaluationError(f"bench: steps is {self.steps}, expected at least 0")
         if self.device not in ("cpu", "cuda"):
             raise EvaluationError(f"bench: device is {self.device!r}, expected cpu or cuda")
 

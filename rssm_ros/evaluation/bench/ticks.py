@@ -15,6 +15,7 @@ from rssm_ros.evaluation.bench.costs import encoder_parts, filter_parts
 from rssm_ros.evaluation.bench.models import camera_contract, core_graph, temporary_bundle
 from rssm_ros.evaluation.bench.rows import Row
 from rssm_ros.evaluation.bench.setting import Bench
+from rssm_ros.evaluation.bench.soak import Robot, soak
 from rssm_ros.evaluation.errors import EvaluationError
 from rssm_ros.online import noise
 from rssm_ros.online.filter import Filter
@@ -70,6 +71,8 @@ def rows(bench: Bench) -> list[Row]:
     conv = world_model.sizes.conv
     found += _steps(bench, world_model, session, session.bundle.name, conv)
     found += _replay(bench, session, conv)
+    if bench.request.steps:
+        found.append(_soak(bench, session, conv))
     return found + _images(bench, session.bundle.contract)
 
 
@@ -153,6 +156,16 @@ def _replay(bench: Bench, session: Session, conv: str) -> list[Row]:
     where = {"ticks": ticks, "replayed_per_call": (filter_.counters["replayed"] - before) / calls}
     size = session.bundle.name
     return [bench.row(f"replay_{ticks}", conv, 1, timing, size=size, backend=ORT, where=where)]
+
+
+def _soak(bench: Bench, session: Session, conv: str) -> Row:
+    """So many ticks in a row: does memory grow?"""
+    seen = {spec.name: made_up(spec) for spec in session.bundle.contract.observations}
+    robot = Robot(session, seen)
+    growth = soak(robot, bench.request.steps)
+    timing = bench.time(robot.step)
+    size, where = session.bundle.name, growth.to_dict()
+    return bench.row(f"soak_{growth.steps}", conv, 1, timing, size=size, backend=ORT, where=where)
 
 
 def _images(bench: Bench, contract: Contract) -> list[Row]:
