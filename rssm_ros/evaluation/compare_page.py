@@ -75,12 +75,12 @@ def _runs(found: Comparison) -> Table:
 def _table(found: Comparison, rows: list[Row]) -> Table:
     head = ["measure", *(run.name for run in found.runs)]
     for run in found.runs[1:]:
-        head += [f"{run.name} less {found.runs[0].name}", "drawn", "interval"]
+        head += [f"{run.name} less {found.runs[0].name}", "drawn"]
     made = []
     for row in rows:
         cells = [words(row.measure), *(figure(item, row.scale) for item in row.figures)]
         for item in row.differences:
-            cells += [_difference(row, item), _drawn(item), words(item.how)]
+            cells += [_difference(row, item), _drawn(item)]
         made.append(tuple(cells))
     return Table("Figures with 95 % intervals", tuple(head), tuple(made))
 
@@ -96,8 +96,8 @@ def _drawn(item: Difference) -> Cell:
     figure_ = item.figure
     ends = (figure_.low, figure_.value, figure_.high)
     if not all(math.isfinite(end) for end in ends):
-        return Cell("", math.inf, kind="number")
+        return Cell("", math.inf, item.how, "number")
     reach = 1.15 * max(abs(end) for end in ends) or 1.0
     places = (round(100 + 100 * end / reach, 1) for end in ends)
     colour = "--muted" if item.better is None else "--good" if item.better else "--bad"
-    return Cell("", figure_.value / reach, kind="number", bar=Bar(*places, f"var({colour})"))
+    return Cell("", figure_.value / reach, aside=item.how, kind="number", bar=Bar(*places, f"var({colour})"))

@@ -41,6 +41,7 @@ class Section:
     verdict: Verdict
     tiles: tuple[Tile, ...]
     errors: tables.Table
+    about: tuple[tuple[str, str], ...]  # baseline, what it is told
     confidence: tables.Table
     others: tables.Table
     timeline: Plot | None
@@ -117,6 +118,7 @@ def section(
         verdict(name, score),
         tiles(score),
         tables.errors(score),
+        tuple((plots.spoken(who), item.about) for who, item in score.baselines.items() if item.about),
         tables.confidence(score),
         tables.others(score),
         timeline,

@@ -159,10 +159,8 @@ def messages(card: Scorecard) -> Table | None:
 
 
 def _columns(rows: Iterable[Mapping[str, Any]]) -> Sequence[str]:
-    """Causes that occurred, in the order met; accepted first."""
-    met = dict.fromkeys(
-        name for row in rows for name, count in row.items() if isinstance(count, int) and count
-    )
+    """Causes that were counted, those that never occurred too, in the order met; accepted first."""
+    met = dict.fromkeys(name for row in rows for name, count in row.items() if isinstance(count, int))
     return sorted(met, key=lambda name: name not in ("read", "accepted"))
 
 

@@ -14,6 +14,7 @@ from rssm_ros.evaluation.units import PERCENT, RATIO, Scale
 
 GOOD_RATIO = 0.5  # hidden error by that of the best classical baseline: the goal (DESIGN 11)
 BAND = (0.88, 0.92)  # of 90 % regions (DESIGN 11)
+SURE = 0.05  # how far from 90 % an interval may reach and its value still be called honest
 FEW = 20  # hidden ticks below which nothing is said
 UNKNOWN = Estimate(math.nan, math.nan, math.nan)
 
@@ -92,7 +93,13 @@ def _confidence(score: TargetScore) -> tuple[str, str, bool | None]:
     text = f"Its 90 % regions hold the truth {told}. {_correlation(score)}"
     inside = {group: BAND[0] <= found.value <= BAND[1] for group, found in known.items()}
     if all(inside.values()):
-        return "honest", text, True
+        if all(max(abs(end - 0.9) for end in _ends(found)) <= SURE for found in known.values()):
+            return "honest", text, True
+        return (
+            "honest as far as can be told",
+            text + " The intervals are wide: more episodes would tell.",
+            True,
+        )
     group = min(known, key=lambda name: (inside[name], -abs(known[name].value - 0.9)))
     found = known[group]
     low, high = _ends(found)

@@ -214,9 +214,23 @@ def _lines(
                 textcoords="offset points", color=MUTED, ha="right",
             )  # fmt: skip
         axis.set_xticks(range(len(groups)), groups)
-        axis.set(xlabel=x, ylabel=f"RMSE, {scale.unit}", ylim=(0, None))
+        axis.set(xlabel=x, ylabel=f"RMSE, {scale.unit}", ylim=(0, _ceiling(lines, scale)))
         _name_ends(axis, ends, len(groups))
         return _plot(figure, name, label)
+
+
+def _ceiling(lines: Mapping[str, Grouped], scale: Scale) -> float | None:
+    """Where the axis ends: a baseline that runs away must not press everybody else to the ground."""
+
+    def largest(found: Grouped, part: str) -> float:
+        known = [getattr(point, part) for point in found.values() if math.isfinite(getattr(point, part))]
+        return scale.factor * max(known, default=0.0)
+
+    mine = max(largest(lines["belief"], "value"), largest(lines["belief"], "high"))
+    others = [largest(found, "value") for who, found in lines.items() if who != "belief"]
+    if not others or max(others) <= 3 * mine:
+        return None
+    return 1.1 * min(max(others), max(3 * mine, float(np.median(others))))
 
 
 def _name_ends(axis: Any, ends: Sequence[tuple[int, float, str]], count: int) -> None:
@@ -226,11 +240,11 @@ def _name_ends(axis: Any, ends: Sequence[tuple[int, float, str]], count: int) ->
     top = axis.get_ylim()[1]
     apart, placed = 0.062 * top, -math.inf
     for _, value, who in sorted(ends, key=lambda end: end[1]):
-        placed = max(value, placed + apart)
+        placed = max(min(value, top), placed + apart)
         colour, weight = (ACCENT, "bold") if who == "belief" else (MUTED, "normal")
         axis.annotate(
-            spoken(who), (count - 1, placed), (8, 0), textcoords="offset points", color=colour,
-            fontweight=weight, va="center", annotation_clip=False,
+            spoken(who) + (" ↑" if value > top else ""), (count - 1, placed), (8, 0),
+            textcoords="offset points", color=colour, fontweight=weight, va="center", annotation_clip=False,
         )  # fmt: skip
     axis.set_ylim(0, max(top, placed + apart / 2))
 
@@ -332,6 +346,7 @@ def timeline(
     truth = here[f"{target}/truth"]
     error = scale.factor * np.linalg.norm(here[f"{target}/mean"] - truth, axis=1)
     claim = scale.factor * deviation(here[f"{target}/covariance"])
+    claim = np.where(np.isfinite(error), claim, np.nan)  # of what is not there, nothing is claimed wrongly
     grid = {"nrows": 2, "sharex": True, "gridspec_kw": {"height_ratios": (3, 1.4)}}
     with _figure(1080, 400, **grid) as (figure, (top, bottom)):
         for axis in (top, bottom):
@@ -343,7 +358,7 @@ def timeline(
             top.plot(seconds[::step], other[::step], color=MUTED, linewidth=1.1, label=spoken(best))
         top.plot(seconds[::step], error[::step], color=ACCENT, label="belief")
         shown = np.concatenate([error, 2 * claim])
-        ceiling = float(np.nanpercentile(shown, 99.5)) * 1.25 if np.isfinite(shown).any() else 1.0
+        ceiling = float(np.nanpercentile(shown, 99.5)) * 1.6 if np.isfinite(shown).any() else 1.0
         top.set(ylim=(0, ceiling), ylabel=f"error, {scale.unit}")
         top.legend(loc="upper right", ncols=3, labelcolor=INK, bbox_to_anchor=(1, 1.19), borderaxespad=0)
         bottom.plot(seconds[::step], here["surprise"][::step], color=ACCENT, linewidth=1.2)
