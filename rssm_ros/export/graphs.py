@@ -6,9 +6,10 @@ import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import numpy as np
 import onnx
 import torch
-from onnx import TensorProto, ValueInfoProto
+from onnx import TensorProto, ValueInfoProto, numpy_helper
 from torch import Tensor, nn
 
 from rssm_ros.export.errors import ExportError
@@ -16,6 +17,7 @@ from rssm_ros.export.errors import ExportError
 OPSET = 18
 ALIGNMENT = 64  # bytes; what vector loads like
 SMALL = 256  # bytes; what stays inside the graph
+SQUARE = "square"  # the exponent 2
 Named = dict[str, Tensor]
 
 
@@ -76,10 +78,29 @@ def export_graph(module: nn.Module, inputs: Named, free: set[str], path: Path, w
                 _outside(attribute.t, weights)
     for tensor in model.graph.initializer:
         _outside(tensor, weights)
+    write_squares_as_powers(model)
     for described in model.graph.output:
         _state_shape(described, outputs[described.name].shape, bool(free))
     path.write_bytes(model.SerializeToString())
     return outputs
+
+
+def write_squares_as_powers(model: onnx.ModelProto) -> None:
+    """x x under a mean -> x ** 2: the form of an RMS norm that onnxruntime fuses into one kernel.
+
+    torch writes a square as a product, which it does not recognise: six nodes then run as they are, for each
+    of a step's thirteen norms.
+    """
+    averaged = {node.input[0] for node in model.graph.node if node.op_type == "ReduceMean"}
+    squares = [
+        node
+        for node in model.graph.node
+        if node.op_type == "Mul" and node.input[0] == node.input[1] and node.output[0] in averaged
+    ]
+    for node in squares:
+        node.op_type, node.input[1] = "Pow", SQUARE
+    if squares:
+        model.graph.initializer.append(numpy_helper.from_array(np.array(2.0, np.float32), SQUARE))
 
 
 def _state_shape(described: ValueInfoProto, shape: Sequence[int], free: bool) -> None:
