@@ -3,6 +3,7 @@
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 from geometry_msgs.msg import Pose, PoseArray, PoseWithCovarianceStamped
 from sensor_msgs.msg import Image, PointCloud2, PointField
 
@@ -10,6 +11,7 @@ from rssm_ros import messages
 from rssm_ros.contract import Contract, TargetSpec
 from rssm_ros.nodes.beliefs import records_of
 from rssm_ros.nodes.interfaces import COMMANDS
+from rssm_ros.nodes.overlay import Overlay
 from rssm_ros.online.belief import Belief
 from rssm_ros.online.session import Session
 from rssm_ros.online.steps import State
@@ -31,9 +33,11 @@ class BeliefTopics:
             for target in contract.targets
         }
         self._reconstruction = publisher(Image, "~/reconstruction", COMMANDS)
+        self._overlay, self._painter = publisher(Image, "~/overlay", COMMANDS), Overlay(contract)
+        self._complain = node.get_logger().error
 
-    def publish(self, belief: Belief, ahead: Belief) -> None:
-        """One tick. ahead: the belief one actuation delay later."""
+    def publish(self, belief: Belief, ahead: Belief, picture: npt.NDArray[np.uint8] | None) -> None:
+        """One tick. ahead: the belief one actuation delay later; picture: the latest from the camera."""
         seen = [name for name, present in belief.presence.items() if present]
         threshold = self._session.bundle.surprise_threshold(seen)
         # The gate judges the command that answers the belief ahead by this one: it goes first.
@@ -43,6 +47,8 @@ class BeliefTopics:
             self._publish_target(target, belief)
         if self._reconstruction.get_subscription_count():
             self._publish_reconstruction(belief)
+        if picture is not None and self._overlay.get_subscription_count():
+            self._publish_overlay(belief, picture)
 
     def _cloud(self, belief: Belief, threshold: float = float("nan")) -> PointCloud2:
         cloud = PointCloud2()
@@ -71,6 +77,18 @@ class BeliefTopics:
             messages.fill_image(image, pixels, "rgb8" if pixels.shape[2] == 3 else "mono8")
             self._reconstruction.publish(image)
             break
+
+    def _publish_overlay(self, belief: Belief, picture: npt.NDArray[np.uint8]) -> None:
+        try:
+            drawn = self._painter.draw(picture, belief)
+        except ModuleNotFoundError as error:
+            told = f"~/overlay needs {error.name}; pip install opencv-python"
+            self._complain(told, once=True)
+            return
+        image = Image()
+        self._head(image.header, belief)
+        messages.fill_image(image, drawn, "rgb8")
+        self._overlay.publish(image)
 
     def _head(self, header: Any, belief: Belief) -> None:
         messages.set_stamp(header.stamp, belief.stamp_ns)

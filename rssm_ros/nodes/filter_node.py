@@ -44,6 +44,7 @@ class FilterNode(ManagedNode):
         self._answered = self._asked = 0  # stamps: the last command applied, the last belief published
         self._came = 0.0  # steady s at which the latest message came
         self._refused: dict[str, int] = {}
+        self._picture: Any = None  # the latest that came, uint8 [H, W, C]
 
     def set_up(self) -> None:
         """Bundle (proven on this machine), filter, topics, services."""
@@ -103,7 +104,7 @@ class FilterNode(ManagedNode):
             return
         for belief in self.filter.advance(self.get_clock().now().nanoseconds):
             self._asked = belief.stamp_ns
-            self._topics.publish(belief, self.filter.ahead(belief))
+            self._topics.publish(belief, self.filter.ahead(belief), self._picture)
             if self._trace is not None:
                 self._trace.online(belief)
         bad = sum(self._refused.values())
@@ -141,6 +142,8 @@ class FilterNode(ManagedNode):
             value = messages.read_observation(message, self._specs[kind])
             self._recent.append((kind, stamp))
             self.filter.observe(kind, stamp, value)
+            if self._specs[kind].kind == "image":
+                self._picture = value
 
     def _refuse(self, kind: str, error: messages.MessageError) -> None:
         """Counted every time, said once."""

@@ -14,6 +14,7 @@ from std_msgs.msg import Float64
 
 from rssm_ros import messages
 from rssm_ros.contract import Contract
+from rssm_ros.nodes.camera_faults import Faults, FaultyCamera
 from rssm_ros.nodes.errors import NodeError
 from rssm_ros.nodes.interfaces import COMMANDS, message_type, sensing
 
@@ -23,8 +24,9 @@ OPTICAL = "camera_optical_frame"
 class RobotTopics:
     """Publishers made from a contract; `node` is the lifecycle node that owns them."""
 
-    def __init__(self, node: Any, contract: Contract, model: Any) -> None:
-        self._contract = contract
+    def __init__(self, node: Any, contract: Contract, model: Any, seed: int = 0) -> None:
+        """seed: of the camera's faults."""
+        self._contract, self._camera = contract, FaultyCamera(seed)
         self._outputs: dict[str, tuple[Any, Any]] = {}
         # The trigger last: whoever computes on it has the rest of the tick already.
         self._specs = sorted(contract.observations, key=lambda spec: (spec.trigger, spec.kind == "image"))
@@ -45,20 +47,27 @@ class RobotTopics:
         """Whether somebody listens to every observation."""
         return all(self._outputs[spec.topic][0].get_subscription_count() for spec in self._specs)
 
-    def publish_robot(self, stamp_ns: int, observation: dict[str, Any], with_camera: bool = True) -> int:
-        """One tick's observations, triggers last; images are left out without with_camera.
+    def publish_robot(self, stamp_ns: int, observation: dict[str, Any], reset: bool, faults: Faults) -> int:
+        """One tick's observations, triggers last; reset: the first one of an episode.
 
         Returns CLOCK_MONOTONIC in ns just before the last one went out.
         """
+        if reset:
+            self._camera.forget()
+        images = {spec.name: observation[spec.name] for spec in self._specs if spec.kind == "image"}
+        pictures = self._camera.through(stamp_ns, images, faults)
         sent_ns = time.monotonic_ns()
         for spec in self._specs:
-            if spec.kind == "image" and not with_camera:
-                continue
-            message = self._stamped(spec.topic, stamp_ns)
-            message.header.frame_id = OPTICAL if spec.kind == "image" else self._contract.frame
-            messages.fill_observation(message, spec, observation[spec.name])
-            sent_ns = time.monotonic_ns()
-            self._send(spec.topic, message)
+            if spec.kind == "image":
+                due = [(stamp, images[spec.name], OPTICAL) for stamp, images in pictures]
+            else:
+                due = [(stamp_ns, observation[spec.name], self._contract.frame)]
+            for stamp, value, frame in due:
+                message = self._stamped(spec.topic, stamp)
+                message.header.frame_id = frame
+                messages.fill_observation(message, spec, value)
+                sent_ns = time.monotonic_ns()
+                self._send(spec.topic, message)
         return sent_ns
 
     def publish_episode(self, stamp_ns: int, event: str) -> None:

@@ -3,19 +3,19 @@
 import time
 from typing import Any
 
-import numpy as np
 from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import JointState
 from std_srvs.srv import SetBool, Trigger
 
 from rssm_ros import messages
 from rssm_ros.contract import ActionSpec, find_contract
+from rssm_ros.nodes.camera_faults import Faults
 from rssm_ros.nodes.errors import NodeError
 from rssm_ros.nodes.interfaces import COMMANDS, WATCHDOG, message_type
 from rssm_ros.nodes.managed import ManagedNode, Parameter, run
 from rssm_ros.nodes.robot_topics import RobotTopics, open_viewer
 from rssm_ros.nodes.simulated_robot import CLOCK, SimulatedRobot, SimulationTrace
-from rssm_ros.online.grid import stamp_of
+from rssm_ros.online.grid import SECOND, stamp_of
 
 START = 1.0  # s of ROS time: 0 means "unset"
 LOCKSTEP_PATIENCE = 1.0  # s of wall time for an answer
@@ -37,6 +37,10 @@ class SimNode(ManagedNode):
         Parameter(
             "camera_drop", 0.0, "share of pictures withheld, to show what the belief is worth", 0.0, 1.0
         ),
+        Parameter(
+            "camera_freeze", 0.0, "share of pictures in whose place the one before comes again", 0.0, 1.0
+        ),
+        Parameter("camera_delay", 0.0, "s that pictures come late, to whole ticks", 0.0, 10.0),
     )
 
     def __init__(self) -> None:
@@ -54,7 +58,7 @@ class SimNode(ManagedNode):
         self.contract = find_contract(self.value("contract"))
         self.robot = SimulatedRobot(ManipulatorEnv(episode_seconds=None), self.contract)
         self._answer: tuple[int, Any] | None = None
-        self.topics = RobotTopics(self, self.contract, self.robot.env.cell.model)
+        self.topics = RobotTopics(self, self.contract, self.robot.env.cell.model, self.value("seed"))
         self._clock = self.create_lifecycle_publisher(Clock, "clock", COMMANDS)
         for action in self.contract.actions:
             self.create_subscription(
@@ -64,7 +68,6 @@ class SimNode(ManagedNode):
         self.create_service(Trigger, "~/reset", self._on_reset)
         self.create_service(SetBool, "~/pause", self._on_pause)
         self.create_service(Trigger, "~/step", self._on_step)
-        self._drop = np.random.default_rng(self.value("seed"))
         self._viewer = open_viewer(self.robot.env.cell) if self.value("view") else None
 
     def start(self) -> None:
@@ -223,9 +226,10 @@ class SimNode(ManagedNode):
     def _publish_tick(self, outcome: Any, reset: bool = False) -> None:
         observation, reward, terminal, _, info = outcome
         self._reset_asked = self._reset_asked or terminal
-        with_camera = self._drop.random() >= float(self.value("camera_drop"))
+        late = int(SECOND * self.value("camera_delay"))
+        faults = Faults(self.value("camera_drop"), self.value("camera_freeze"), late)  # may change on the way
         self.topics.publish_episode(self.stamp, "reset" * reset or "terminal" * terminal)
-        seen_ns = self.topics.publish_robot(self.stamp, observation, with_camera)
+        seen_ns = self.topics.publish_robot(self.stamp, observation, reset, faults)
         self._published = time.monotonic()
         self.topics.publish_truth(self.stamp, info, reward)
         if self._trace is not None:
