@@ -18,19 +18,22 @@ unexport PYTHONPATH LD_LIBRARY_PATH RMW_IMPLEMENTATION _ROS_WHEELS_BOOTSTRAP_COM
 unexport ROS_DOMAIN_ID ROS_STATIC_PEERS ROS_DISCOVERY_SERVER
 unexport FASTDDS_DEFAULT_PROFILES_FILE FASTRTPS_DEFAULT_PROFILES_FILE CYCLONEDDS_URI
 
-.PHONY: help demo test lint setup docs clean distclean
+.PHONY: help demo test test-large lint setup docs clean distclean
 .DEFAULT_GOAL := help
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' Makefile
 
 demo: $(VENV)/.installed-demo ## sort packages in simulation for 60 s; video, bag and summary in out/demo
 	@$(BIN)/rssm up manipulator --seconds $(DEMO_SECONDS) --record --out out/demo
 
 test: $(VENV)/.installed-dev ## linters and the test suite (installs everything on first use)
 	@$(MAKE) --no-print-directory lint
-	@echo "== pytest, $(JOBS) at a time"; $(BIN)/python -m pytest -m "not ros" -n $(JOBS) $(PYTEST_ARGS) || [ $$? -eq 5 ]
+	@echo "== pytest, $(JOBS) at a time"; $(BIN)/python -m pytest -m "not ros and not large" -n $(JOBS) $(PYTEST_ARGS) || [ $$? -eq 5 ]
 	@echo "== pytest, live nodes, one graph at a time"; $(BIN)/python -m pytest -m ros $(PYTEST_ARGS) || [ $$? -eq 5 ]
+
+test-large: $(VENV)/.installed-dev ## 200 updates of the largest presets (16 GB of memory, an hour)
+	@$(BIN)/python -m pytest -m large -s $(PYTEST_ARGS)
 
 lint: $(VENV)/.installed-dev ## ruff, mypy, import-linter
 	@echo "== ruff"; $(BIN)/ruff check .

@@ -139,14 +139,10 @@ class Learner(nn.Module):
         with torch.autocast(noise.device.type, torch.bfloat16, enabled=self.options.autocast):
             self._representation(beliefs.features, tokens, presence, add)
             self._reconstruction(batch, beliefs.features, noise, add)
-            reward = wm.reward_head.loss(wm.reward_head(beliefs.features), batch["reward"])
-            add("reward", scales.reward, reward.mean())
-            goes_on = losses.continue_loss(
-                wm.continue_head(beliefs.features), continue_target(batch["is_terminal"])
-            )
-            add("continue", scales.continue_, goes_on.mean())
+            self._task(batch, beliefs.features, add)
             self._targets(batch, beliefs, prior_features, tokens, presence, noise, add)
-            self._imitation(batch, prior_features, add)
+            if scales.imitation:
+                self._imitation(batch, prior_features, add)
         if imagine:
             self._imagination(beliefs, batch, noise, add, terms)
         total = torch.stack([scale * value for scale, value in weighted]).sum()
@@ -208,6 +204,16 @@ class Learner(nn.Module):
             raw = torch.where(presence[name].unsqueeze(-1), batch[name], batch[name].new_zeros(()))
             error = losses.vector_loss(decoder(features), raw)
             add(f"vector_{name}", scales.vector, losses.masked_mean(error, presence[name]))
+
+    def _task(self, batch: Batch, features: Tensor, add: Add) -> None:
+        """Reward and continue; what weighs nothing is not computed."""
+        wm, scales = self.world_model, self.options.scales
+        if scales.reward:
+            loss = wm.reward_head.loss(wm.reward_head(features), batch["reward"])
+            add("reward", scales.reward, loss.mean())
+        if scales.continue_:
+            loss = losses.continue_loss(wm.continue_head(features), continue_target(batch["is_terminal"]))
+            add("continue", scales.continue_, loss.mean())
 
     def _targets(
         self,

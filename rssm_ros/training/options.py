@@ -130,11 +130,12 @@ _DEBUG = replace(
 _DOT = replace(
     _SHORT,
     preset="dot",
-    length=64,
-    chunks=3,
+    latent="gaussian",
+    length=32,
+    chunks=8,
     rate=1e-3,
-    decode_stride=4,
-    scales=replace(_SHORT.scales, imitation=0.0, reward=0.0, continue_=0.0),
+    decode_stride=8,
+    scales=replace(_SHORT.scales, image=0.02, imitation=0.0, reward=0.0, continue_=0.0),
     augmentation=Augmentation(gap=0.1, blackout=0.0, sparse=0.0, silent=0.0, patch=0.0),
     imagination_fraction=0.0,
 )

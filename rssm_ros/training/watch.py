@@ -64,7 +64,7 @@ def _observed(windows: Sequence[Window]) -> float:
 
 def image_drowns(windows: Sequence[Window], scales: Scales) -> str | None:
     """The image's reconstruction is nearly all of the loss and the reward's does not come down."""
-    if len(windows) < 2 * PATIENCE:
+    if len(windows) < 2 * PATIENCE or not scales.reward:  # a reward of weight 0 is not learned at all
         return None
     shares = [image_share(window, scales) for window in windows[-PATIENCE:]]
     early, late = _mean(windows[:PATIENCE], "reward"), _mean(windows[-PATIENCE:], "reward")
