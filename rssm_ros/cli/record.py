@@ -41,7 +41,12 @@ def add_parser(subparsers: Any) -> None:
         "--contract", default="manipulator", help="a shipped contract's name, or a path (default manipulator)"
     )
     parser.add_argument("--out", type=Path, help="folder of the bag (default out/recordings/CONTRACT-DATE)")
-    parser.add_argument("--seconds", type=float, default=0.0, help="of log time; 0: until Ctrl-C (default)")
+    parser.add_argument(
+        "--seconds",
+        type=float,
+        default=0.0,
+        help="of log time, from the first observation on; 0: until Ctrl-C",
+    )
     parser.add_argument("--truth", action="store_true", help="the contract's targets and visibilities, too")
     parser.add_argument("--beliefs", action="store_true", help="what filter_node says, too")
     parser.add_argument(
@@ -123,13 +128,13 @@ def _watch(
     recorder: Any, node: Any, executor: Any, arguments: argparse.Namespace, console: Console, asked: list[int]
 ) -> str:
     """Records until it is over; returns what went wrong, or nothing."""
-    begun, looked, shown = 0, -math.inf, -math.inf
+    looked, shown = -math.inf, -math.inf
     with Live(console=console, auto_refresh=False, transient=True) as live:
         while not asked and not recorder.error:
             executor.spin_once(timeout_sec=LOOK)
             now, steady = int(node.get_clock().now().nanoseconds), time.monotonic()
-            begun = begun or now
-            if arguments.seconds and (now - begun) * 1e-9 >= arguments.seconds:
+            seconds = (now - recorder.begun_ns) * 1e-9 if recorder.begun_ns else 0.0
+            if arguments.seconds and seconds >= arguments.seconds:
                 break
             if steady - looked < SHOWN:
                 continue
@@ -140,14 +145,14 @@ def _watch(
                 )
             if not console.quiet and (console.is_terminal or steady - shown > LOGGED):
                 shown = steady
-                _show(live, console, recorder, (now - begun) * 1e-9, free, arguments.sim_time)
+                _show(live, console, recorder, seconds, free, arguments.sim_time)
     return ""
 
 
 def _show(live: Live, console: Console, recorder: Any, seconds: float, free: int, sim_time: bool) -> None:
     pace = recorder.bytes / seconds if seconds > 0 else 0.0
     left = f"{free / GIGABYTE:.1f} GB left"
-    if pace > 0:
+    if pace > MEGABYTE / 1000:
         left += f" ({free / pace / 3600:.1f} h)"
     line = Text(f"{seconds:.1f} s  {recorder.bytes / MEGABYTE:.1f} MB  {left}", no_wrap=True)
     missing = [status.topic for status in recorder.status() if status.needed and not status.count]

@@ -72,7 +72,10 @@ class FilterNode(ManagedNode):
         # The trigger last: with everything ready at once, it is also taken last.
         for spec in sorted(self.contract.observations, key=lambda item: item.trigger):
             self.create_subscription(
-                message_type(spec.type), spec.topic, keep(spec.name), sensing(self.value("best_effort"))
+                message_type(spec.type),
+                spec.topic,
+                keep(spec.name),
+                sensing(self.value("best_effort"), spec.kind),
             )
         self.create_subscription(JointState, "gate_node/applied", keep("/applied"), COMMANDS)
         if self.contract.episode is not None:

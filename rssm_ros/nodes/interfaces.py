@@ -8,6 +8,7 @@ from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSProfile, ReliabilityPo
 from rssm_ros.nodes.errors import NodeError
 
 WATCHDOG = "watchdog"  # frame_id of a `gate_node/applied` that answers no command
+PICTURES, NUMBERS = 10, 100  # messages of an observation that may wait to be taken
 COMMANDS = QoSProfile(history=HistoryPolicy.KEEP_LAST, depth=10, reliability=ReliabilityPolicy.RELIABLE)
 LATCHED = QoSProfile(
     history=HistoryPolicy.KEEP_LAST,
@@ -28,9 +29,13 @@ def message_type(name: str) -> Any:
         ) from None
 
 
-def sensing(best_effort: bool) -> QoSProfile:
+def sensing(best_effort: bool, kind: str = "image") -> QoSProfile:
     """For observations: reliable, or best effort where a driver offers no more (reliable would hear
     nothing).
+
+    kind: of a contract's observation. What is small may wait for a busy node without loss; of pictures so
+    many would be stale when their turn comes.
     """
     reliability = ReliabilityPolicy.BEST_EFFORT if best_effort else ReliabilityPolicy.RELIABLE
-    return QoSProfile(history=HistoryPolicy.KEEP_LAST, depth=10, reliability=reliability)
+    depth = PICTURES if kind == "image" else NUMBERS
+    return QoSProfile(history=HistoryPolicy.KEEP_LAST, depth=depth, reliability=reliability)

@@ -56,7 +56,7 @@ class PlayerNode(ManagedNode):
         publisher, self._specs = self.create_lifecycle_publisher, {s.name: s for s in contract.observations}
         self._clock = publisher(Clock, "clock", COMMANDS)
         self._outputs = {
-            spec.name: publisher(message_type(spec.type), spec.topic, sensing(False))
+            spec.name: publisher(message_type(spec.type), spec.topic, sensing(False, spec.kind))
             for spec in contract.observations
         }
         self._outputs[APPLIED] = publisher(JointState, "gate_node/applied", COMMANDS)

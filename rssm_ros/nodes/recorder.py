@@ -92,6 +92,7 @@ class Recorder:
         about: Mapping[str, str] | None = None,
     ) -> None:
         self.error = ""
+        self.begun_ns = 0  # log time of the first message that a bag needs; 0 before
         self._node, self._now, self._closed = node, now_ns, False
         described = [(Track(t, node.resolve_topic_name(t.topic)), definition_of(t.kind)) for t in topics]
         for track, _ in described:
@@ -146,6 +147,8 @@ class Recorder:
             self._guarded(lambda: self._writer.write(track.name, now, bytes(data)))
             if not self.error:
                 track.came(now)
+                if track.item.needed and not self.begun_ns:
+                    self.begun_ns = now
 
         return write
 

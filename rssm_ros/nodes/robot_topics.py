@@ -31,7 +31,7 @@ class RobotTopics:
         # The trigger last: whoever computes on it has the rest of the tick already.
         self._specs = sorted(contract.observations, key=lambda spec: (spec.trigger, spec.kind == "image"))
         for spec in self._specs:
-            self._add(node, spec.topic, message_type(spec.type), sensing(False))
+            self._add(node, spec.topic, message_type(spec.type), sensing(False, spec.kind))
         for target in contract.targets:
             self._add(node, target.topic, message_type(target.type), COMMANDS)
             if target.visibility:

@@ -5,11 +5,14 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
 import pytest
 import yaml
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from rosbags.highlevel import AnyReader
 from rosbags.typesys import Stores, get_typestore
 
@@ -74,6 +77,33 @@ def test_it_is_whole_after_every_checkpoint_and_splits(tmp_path: Path) -> None:
     counts = {t["topic_metadata"]["name"]: t["message_count"] for t in told["topics_with_message_count"]}
     assert counts == {"/value": 200, "/silent": 0} == writer.counts()
     assert told["custom_data"] == {"contract": "none"}
+
+
+@settings(max_examples=25)
+@given(
+    st.lists(
+        st.tuples(st.integers(0, 2), st.integers(0, 3000), st.booleans(), st.integers(1, 10**6)), max_size=40
+    ),
+    st.sampled_from([0, 1, 5000]),
+)
+def test_whatever_is_written_is_read_again(messages: list[tuple[int, int, bool, int]], split: int) -> None:
+    """Topics, sizes, log times out of order, checkpoints anywhere, files that end after every one of them."""
+    kind = "std_msgs/msg/String"
+    text, expected = STORE.types[kind], []
+    with tempfile.TemporaryDirectory() as parent:
+        writer = BagWriter(Path(parent) / "bag", split)
+        for topic in range(3):
+            writer.add(Channel(f"/{topic}", kind, definition_of(kind)))
+        for number, (topic, size, checkpoint, log_ns) in enumerate(messages):
+            value = f"{number}:".ljust(size, "x")
+            writer.write(f"/{topic}", log_ns, bytes(STORE.serialize_cdr(text(value), kind)))
+            expected.append((f"/{topic}", log_ns, value))
+            if checkpoint:
+                writer.checkpoint()
+        writer.close()
+        with AnyReader([Path(parent) / "bag"]) as reader:
+            found = [(c.topic, at, reader.deserialize(d, kind).data) for c, at, d in reader.messages()]
+    assert sorted(found) == sorted(expected)
 
 
 def test_the_format_s_own_library_reads_it_too(tmp_path: Path) -> None:
