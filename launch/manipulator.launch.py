@@ -3,9 +3,9 @@ gate.
 """
 
 from launch import LaunchDescription
-from rssm_ros.nodes.graph import manipulator_graph
+from rssm_ros.nodes.graph import GraphOptions, manipulator_graph
 from rssm_ros.nodes.launching import launch_actions
 
 
 def generate_launch_description() -> LaunchDescription:
-    return LaunchDescription(launch_actions(manipulator_graph))
+    return LaunchDescription(launch_actions(manipulator_graph, GraphOptions))

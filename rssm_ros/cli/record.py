@@ -150,11 +150,11 @@ def _watch(
 
 
 def _show(live: Live, console: Console, recorder: Any, seconds: float, free: int, sim_time: bool) -> None:
-    pace = recorder.bytes / seconds if seconds > 0 else 0.0
+    pace = recorder.size / seconds if seconds > 0 else 0.0
     left = f"{free / GIGABYTE:.1f} GB left"
     if pace > MEGABYTE / 1000:
         left += f" ({free / pace / 3600:.1f} h)"
-    line = Text(f"{seconds:.1f} s  {recorder.bytes / MEGABYTE:.1f} MB  {left}", no_wrap=True)
+    line = Text(f"{seconds:.1f} s  {recorder.size / MEGABYTE:.1f} MB  {left}", no_wrap=True)
     missing = [status.topic for status in recorder.status() if status.needed and not status.count]
     if missing:
         line.append(f"  waiting for {', '.join(missing)}", "bold yellow")
@@ -189,7 +189,7 @@ def _found(recorder: Any, out: Path, trouble: str) -> dict[str, Any]:
         trouble = f"nothing was recorded of {', '.join(missing)}"
     return {
         "bag": str(out),
-        "bytes": recorder.bytes,
+        "bytes": recorder.size,
         "error": trouble,
         "topics": {
             status.topic: {

@@ -120,7 +120,7 @@ class BagWriter:
         self._split_bytes, self._about = split_bytes, dict(about or {})
         self._channels: dict[str, Channel] = {}
         self._splits: list[Split] = []
-        self._whole, self._new = Split(""), False
+        self._whole, self._new, self._closed = Split(""), False, False
         self._begin()
 
     def add(self, channel: Channel) -> None:
@@ -151,18 +151,19 @@ class BagWriter:
         if not self._new:
             return
         self._finish()
-        if self._split_bytes and self.bytes - self._before >= self._split_bytes:
+        full = self._split_bytes and self.bytes - self._before >= self._split_bytes
+        if full and not self._closed:
             self._file.close()
             self._begin()
 
     def close(self) -> None:
         """The last checkpoint. A second call does nothing."""
-        if self._file is not None:
+        if not self._closed:
+            self._closed = True
             try:
                 self.checkpoint()
             finally:
                 self._file.close()
-                self._file = None
 
     def _begin(self) -> None:
         from mcap.writer import CompressionType, Writer  # an extra: only who records needs it
@@ -171,7 +172,7 @@ class BagWriter:
         self._splits.append(Split(f"{self.folder.name}_{number}.mcap"))
         self._before, self._open = self.bytes, dict[str, int]()
         self._schemas = dict[str, int]()
-        self._file: Any = Ending(self.folder / self._splits[-1].name)
+        self._file = Ending(self.folder / self._splits[-1].name)
         # The list of offsets is optional, and the writer would add to it at each ending.
         self._mcap = Writer(self._file, CHUNK, CompressionType.NONE, use_summary_offsets=False)
         self._mcap.start("ros2", "rssm_ros")

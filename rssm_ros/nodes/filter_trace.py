@@ -3,6 +3,7 @@
 import hashlib
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -74,7 +75,7 @@ class FilterTrace:
 
     def final(self, belief: Belief) -> None:
         """As it will stay."""
-        decoded = {}
+        decoded: dict[str, Any] = {}
         for name, target in belief.targets.items():
             decoded |= {f"mean_{name}": target.point(), f"covariance_{name}": target.covariance()}
         self._final.write(

@@ -37,11 +37,9 @@ TEXTS = {
 }
 
 
-def launch_actions(
-    graph: Callable[[Options], Sequence[NodeDescription]], kind: type[Options] = GraphOptions
-) -> list[Any]:
+def launch_actions(graph: Callable[[Options], Sequence[NodeDescription]], kind: type[Options]) -> list[Any]:
     """One launch argument per field of the options, then the nodes, activated in the graph's order."""
-    declared = [
+    declared: list[Any] = [
         DeclareLaunchArgument(
             item.name, default_value=str(item.default).lower(), description=TEXTS[item.name]
         )

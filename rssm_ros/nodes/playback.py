@@ -31,8 +31,8 @@ def moments(recording: Recording, contract: Contract) -> Iterator[Moment]:
     """
     observations = (i for i in recording.observations() if i.stamped and i.name != APPLIED)
     clock = RecordingClock.of((item.received_ns, item.stamp_ns) for item in observations)
-    events = sorted(recording.events, key=_logged)  # they come by stamp
-    stream = heapq.merge(events, recording.observations(), key=_logged)
+    events: list[Item] = sorted(recording.events, key=_logged)  # they come by stamp
+    stream: Iterator[Item] = heapq.merge(events, recording.observations(), key=_logged)
     logged_ns, due = recording.start_ns - STEP_NS, next(stream, None)
     now_ns = 0 if clock.by_headers else logged_ns
     yield Moment(logged_ns, now_ns, ())

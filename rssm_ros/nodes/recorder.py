@@ -119,8 +119,8 @@ class Recorder:
         return self._writer.folder
 
     @property
-    def bytes(self) -> int:
-        """On disk."""
+    def size(self) -> int:
+        """Bytes on disk."""
         return self._writer.bytes
 
     def status(self) -> list[TopicStatus]:
