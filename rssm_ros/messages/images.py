@@ -1,5 +1,6 @@
 """sensor_msgs/Image and CompressedImage <-> uint8 arrays [H, W, C]."""
 
+import struct
 from array import array
 from typing import Any
 
@@ -17,6 +18,8 @@ ENCODINGS: dict[str, tuple[int, tuple[int, int, int]]] = {
     "bgra8": (4, (2, 1, 0)),
     "mono8": (1, (0, 0, 0)),
 }
+# A few damaged bytes can declare gigabytes of pixels, which a decoder would allocate and fill for minutes.
+MOST_PIXELS = 100_000_000
 _LUMA = np.array([0.299, 0.587, 0.114])  # ITU-R BT.601
 
 
@@ -87,7 +90,15 @@ def _decompress(message: Any) -> Pixels:
         raise MessageError(told, "encoding") from error
 
     data = np.frombuffer(message.data, np.uint8)
-    decoded = cv2.imdecode(data, cv2.IMREAD_UNCHANGED) if data.size else None
+    size = _declared_size(data.tobytes())
+    if size is not None and size[0] * size[1] > MOST_PIXELS:
+        raise MessageError(
+            f"compressed image says that it has {size[0]}x{size[1]} pixels; its bytes are damaged", "shape"
+        )
+    try:
+        decoded = cv2.imdecode(data, cv2.IMREAD_UNCHANGED) if data.size else None
+    except cv2.error:  # such as dimensions that it takes for an attack
+        decoded = None
     if decoded is None or decoded.dtype != np.uint8:
         raise MessageError(
             f"compressed image of format {message.format!r} cannot be decoded to 8 bits per channel; "
@@ -97,3 +108,22 @@ def _decompress(message: Any) -> Pixels:
     if decoded.ndim == 2:
         return np.ascontiguousarray(decoded[:, :, None])
     return np.ascontiguousarray(decoded[:, :, 2::-1])  # the decoder's order is BGR(A)
+
+
+def _declared_size(data: bytes) -> tuple[int, int] | None:
+    """(width, height) that a PNG or JPEG says it has; None where it does not say, or is something else."""
+    if data[:8] == b"\x89PNG\r\n\x1a\n" and len(data) >= 24:
+        width, height = struct.unpack_from(">II", data, 16)
+        return width, height
+    at = 2 if data[:2] == b"\xff\xd8" else len(data)
+    while at + 9 <= len(data):  # JPEG: one marker segment after the other, up to the frame header
+        if data[at] != 0xFF:
+            at += 1
+        elif 0xC0 <= data[at + 1] <= 0xCF and data[at + 1] not in (0xC4, 0xC8, 0xCC):
+            height, width = struct.unpack_from(">HH", data, at + 5)
+            return width, height
+        elif data[at + 1] in (0xFF, 0x00, 0x01) or 0xD0 <= data[at + 1] <= 0xD8:
+            at += 1 if data[at + 1] == 0xFF else 2  # filling, and markers without a length
+        else:
+            at += 2 + struct.unpack_from(">H", data, at + 2)[0]
+    return None

@@ -4,7 +4,9 @@ A few of each in every run. RSSM_FUZZ=N runs N of each; what such a run found st
 """
 
 import os
+import struct
 import warnings
+import zlib
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -213,3 +215,20 @@ def test_a_joint_named_twice_is_refused() -> None:
     message.name, message.position = ["a", "base/linear.x", "base/linear.x"], np.array([0.1, 0.2])
     with pytest.raises(MessageError, match="named twice"):
         messages.read_joints(message, ["base/linear.x"], ["position"])
+
+
+@pytest.mark.parametrize("suffix", [".jpg", ".png"])
+@pytest.mark.parametrize(("height", "width"), [(65500, 65500), (30000, 30000)])
+def test_a_few_bytes_that_declare_gigabytes_are_refused_at_once(suffix: str, height: int, width: int) -> None:
+    """A decoder that believes them fills 2.7 GB with grey, or raises an error of its own."""
+    whole = bytearray(cv2.imencode(suffix, np.zeros((8, 8, 3), np.uint8))[1].tobytes())
+    if suffix == ".jpg":
+        at = whole.index(b"\xff\xc0") + 5
+        whole[at : at + 4] = struct.pack(">HH", height, width)
+    else:
+        whole[16:24] = struct.pack(">II", width, height)
+        whole[29:33] = struct.pack(">I", zlib.crc32(bytes(whole[12:29])))
+    message = SimpleNamespace(format="x", data=np.frombuffer(bytes(whole), np.uint8))
+    with pytest.raises(MessageError, match=f"{width}x{height}") as caught:
+        messages.read_image(message, 3)
+    assert caught.value.cause == "shape"
