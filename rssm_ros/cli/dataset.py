@@ -4,6 +4,8 @@ import argparse
 import json
 import sys
 import time
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -59,8 +61,8 @@ def run(args: argparse.Namespace) -> int:
 
     how = Conversion(args.namespace, args.stamps, parse_part(args.part), args.shortest, args.longest)
     start = time.monotonic()
-    what = (args.bags, args.contract, find_contract(args.contract), args.out, how)
-    done = convert(*what) if args.json or not sys.stdout.isatty() else _with_bar(what)
+    work = partial(convert, args.bags, args.contract, find_contract(args.contract), args.out, how)
+    done = work() if args.json or not sys.stdout.isatty() else _with_bar(work, len(args.bags))
     for error in done.failed.values():
         print(f"rssm dataset: {error}", file=sys.stderr)
     wall = time.monotonic() - start
@@ -71,19 +73,17 @@ def run(args: argparse.Namespace) -> int:
     return 1 if done.failed else 0
 
 
-def _with_bar(what: Any) -> "Converted":
+def _with_bar(work: "Callable[..., Converted]", bags: int) -> "Converted":
     from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-    from rssm_ros.training.bag_dataset import convert
-
     with Progress(TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn()) as bar:
-        task = bar.add_task("bags", total=float(len(what[0])))
+        task = bar.add_task("bags", total=float(bags))
 
         def report(progress: "BagProgress") -> None:
             told = f"bag {progress.bag + 1} of {progress.bags}, {progress.ticks} ticks"
             bar.update(task, completed=progress.bag + progress.share, description=told)
 
-        return convert(*what, report)
+        return work(report=report)
 
 
 def _tell(done: "Converted", out: Path, wall: float) -> None:

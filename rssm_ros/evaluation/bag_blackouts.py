@@ -168,7 +168,7 @@ def _scale(session: Session, recording: Recording, particles: int, seed: int) ->
 
 def _features(belief: Belief) -> Array:
     """The deterministic state, mean over particles: [D]."""
-    return np.asarray(belief.deter, np.float64).mean(axis=0)
+    return np.asarray(np.mean(belief.deter, axis=0, dtype=np.float64))
 
 
 def _decoded(session: Session, belief: Belief, camera: str) -> Array:

@@ -119,15 +119,18 @@ class BagRecording:
         try:
             message = raw.decode(raw.data)
         except Exception as error:  # bytes that are no such message: the library raises whatever it met
-            return self._skip(feed, counts, "corrupt", f"not a {feed.type} ({one_line(error)})")
+            self._skip(feed, counts, "corrupt", f"not a {feed.type} ({one_line(error)})")
+            return None
         stamp_ns, stamped = self._stamp(message, raw.logged_ns)
         if stamp_ns <= 0:
             told = "its stamp is zero; let the driver stamp, or use log time (--stamps log)"
-            return self._skip(feed, counts, "unset", told)
+            self._skip(feed, counts, "unset", told)
+            return None
         try:
             return stamp_ns, feed.read(message), stamped
         except MessageError as error:
-            return self._skip(feed, counts, error.cause, str(error))
+            self._skip(feed, counts, error.cause, str(error))
+            return None
 
     def _skip(self, feed: Feed, counts: Counter[str], cause: str, told: str) -> None:
         key = f"skipped/{feed.counter}/{cause}"
@@ -165,5 +168,6 @@ class BagRecording:
             return None
         kind = str(raw.decode(raw.data).frame_id)
         if kind not in (RESET, TERMINAL):
-            return self._skip(feed, counts, "event", f"{kind!r} is neither {RESET!r} nor {TERMINAL!r}")
+            self._skip(feed, counts, "event", f"{kind!r} is neither {RESET!r} nor {TERMINAL!r}")
+            return None
         return Event(decoded[0], raw.logged_ns, kind)

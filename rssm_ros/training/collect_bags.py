@@ -192,10 +192,10 @@ class Episodes:
         for target in self.contract.targets:
             values = np.full((len(rows), target.dim), np.nan, np.float32)
             visibility = np.full(len(rows), np.nan, np.float32)
-            for index, row in enumerate(rows):
+            for at, row in enumerate(rows):
                 label = self._labels[target.name].get(row.tick)
                 if label is not None:
-                    values[index], visibility[index] = label
+                    values[at], visibility[at] = label
             arrays[f"target_{target.name}"], arrays[f"visibility_{target.name}"] = values, visibility
         return arrays
 
