@@ -70,7 +70,7 @@ def run(args: argparse.Namespace) -> int:
     from rssm_ros.evaluation.sources import sources
     from rssm_ros.online.session import Session
 
-    if min(args.particles or 1, args.workers or 1) < 1:
+    if min(1 if n is None else n for n in (args.particles, args.workers)) < 1:
         raise EvaluationError("--particles and --workers: 1 or more")
     imposed = parse_imposed(args.impose) if args.impose else ()
     found = sources(args.bags, args.namespace, args.stamps)

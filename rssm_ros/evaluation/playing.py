@@ -33,6 +33,7 @@ from rssm_ros.recordings import Recording, Truth
 Array = npt.NDArray[Any]
 Watch = Callable[[float], None]  # the share that is done
 RECORDED, UNOCCLUDED = "recorded", "unoccluded run"
+MEMORYLESS_EVERY = 4  # ticks: it costs as much as the filter
 CHUNK = 4096  # ticks after which rows become arrays, so that memory hardly grows with the length
 LEAST_STD = 1e-6  # below which a claim is taken to be this sure: no density is infinite
 
@@ -202,7 +203,8 @@ class _Player:
             seconds=taken.seconds,
         )
         clear = float(looked) * (1.0 - (cover.share if cover else 0.0))
-        memoryless = self._memoryless(belief, taken) if self._how.memoryless else {}
+        asked = self._how.memoryless and belief.tick % MEMORYLESS_EVERY == 0
+        memoryless = self._memoryless(belief, taken) if asked else {}
         hidden = False
         for at, spec in enumerate(self._contract.targets):
             truth, label = self._truths[spec.name].at(belief.tick)

@@ -9,15 +9,16 @@ bitwise the beliefs that the robot's filter ends up with.
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import Any
 
 import numpy.typing as npt
 
 from rssm_ros.contract import Contract
 from rssm_ros.online.belief import Belief, Floats
-from rssm_ros.online.clock import RecordingClock
+from rssm_ros.online.clock import SAMPLE, RecordingClock
 from rssm_ros.online.filter import Filter
-from rssm_ros.online.grid import SECOND
+from rssm_ros.online.grid import SECOND, stamp_of, tick_of
 from rssm_ros.online.memory import Snapshot
 from rssm_ros.online.steps import Steps
 from rssm_ros.recordings import APPLIED, Observation, Recording
@@ -45,17 +46,25 @@ class FinalFilter(Filter):
     def __init__(self, session: Steps, contract: Contract, particles: int = 1, seed: int = 0) -> None:
         super().__init__(session, contract, particles, seed)
         self.taken: dict[int, Taken] = {}
-        self._online: int | None = None  # the last tick that the online filter would have computed
+        self._action: tuple[Floats, bool]
 
     def advance(self, now_ns: int) -> list[Belief]:
         """See `Filter.advance`; of the ticks that have left the window."""
-        if self.taken:
+        memory = self._memory
+        if memory.now_ns is None or self._early or now_ns < memory.now_ns or now_ns >= self._next_ns:
             self.taken = {}
-        return super().advance(now_ns)
+            beliefs = super().advance(now_ns)
+            tick = tick_of(now_ns, self.contract.rate) + 1
+            self._next_ns = stamp_of(tick, self.contract.rate) - int(SECOND / self.contract.rate / 2) - 1
+            return beliefs
+        memory.now_ns = now_ns  # the window is where it was: no tick can have left it
+        self._online = super()._last_due(now_ns) or self._online
+        return []
 
     def _clear(self) -> None:
         super()._clear()
-        self._online = None
+        self._online: int | None = None  # the last tick that the online filter would have computed
+        self._next_ns = 0  # before that the window stays where it is
 
     def _last_due(self, now_ns: int) -> int | None:
         online = super()._last_due(now_ns)
@@ -64,6 +73,10 @@ class FinalFilter(Filter):
         self._online = online
         start, due = self._memory.start, min(online, self._frozen(now_ns))
         return due if start is not None and due >= start else None
+
+    def _action_into(self, tick: int) -> tuple[Floats, bool]:
+        self._action = super()._action_into(tick)
+        return self._action
 
     def _revise(self, source: str, tick: int) -> None:
         computed = self._memory.computed
@@ -78,7 +91,7 @@ class FinalFilter(Filter):
         seen = self._memory.observations.at(tick)
         tokens = {name: item.tokens for name, item in seen.items() if item.tokens is not None}
         values = {name: item.value for name, item in seen.items()}
-        self.taken[tick] = Taken(self._action_into(tick)[0], values, tokens, spent)
+        self.taken[tick] = Taken(self._action[0], values, tokens, spent)
         return snapshot
 
 
@@ -105,11 +118,13 @@ class Replay:
         last one time goes on until its tick is final, too; what was only predicted after it is left out.
         """
         filter_ = FinalFilter(self.session, self.contract, self.particles, self.seed)
-        clock = RecordingClock.of(self._times())
+        messages = self.recording.observations()
+        first = _first(messages)  # read once: decoding costs as much as filtering
+        clock = RecordingClock.of((item.received_ns, item.stamp_ns) for item in first if _dated(item))
         resets = [event for event in self.recording.events if event.kind == "reset"]
         newest: dict[str, int] = {}
         last_ns = 0
-        for item in self.recording.observations():
+        for item in chain(first, messages):
             while resets and resets[0].received_ns <= item.received_ns:
                 filter_.begin_episode(resets.pop(0).stamp_ns)
             now = clock.tell(item.received_ns, item.stamp_ns if item.stamped else None)
@@ -124,7 +139,8 @@ class Replay:
             if now is not None:
                 self.now_ns = now
                 last_ns = max(last_ns, min(item.stamp_ns, now)) if item.name != APPLIED else last_ns
-                yield from self._told(filter_, now)
+                for belief in filter_.advance(now):
+                    yield belief, filter_.taken[belief.tick]
         yield from self._rest(filter_, last_ns)
         self.counters = dict(filter_.counters)
 
@@ -135,18 +151,20 @@ class Replay:
         step_ns = int(SECOND / self.contract.rate)
         end = max(self.now_ns, last_ns) + (self.contract.history_ticks + 2) * step_ns + wait_ns
         for now in range(self.now_ns + step_ns, end + step_ns, step_ns):
-            for belief, taken in self._told(filter_, now):
+            for belief in filter_.advance(now):
                 if belief.stamp_ns <= last_ns + step_ns // 2:
-                    yield belief, taken
+                    yield belief, filter_.taken[belief.tick]
 
-    @staticmethod
-    def _told(filter_: FinalFilter, now_ns: int) -> Iterator[tuple[Belief, Taken]]:
-        for belief in filter_.advance(now_ns):
-            yield belief, filter_.taken[belief.tick]
 
-    def _times(self) -> Iterator[tuple[int, int]]:
-        """(log, header) of the messages that have a header."""
-        return ((item.received_ns, item.stamp_ns) for item in self.recording.observations() if _dated(item))
+def _first(messages: Iterator[Observation]) -> list[Observation]:
+    """As many messages as the recording's clock looks at; they are gone from `messages`."""
+    taken, dated = [], 0
+    for item in messages:
+        taken.append(item)
+        dated += _dated(item)
+        if dated == SAMPLE:
+            break
+    return taken
 
 
 def _dated(item: Observation) -> bool:

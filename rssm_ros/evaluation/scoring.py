@@ -14,6 +14,7 @@ from rssm_ros.contract import Contract, TargetSpec
 from rssm_ros.evaluation import classical, measures
 from rssm_ros.evaluation.calibration import Depths, thresholds_of
 from rssm_ros.evaluation.classical import ABOUT, EgoMotion, KalmanSettings, Told
+from rssm_ros.evaluation.playing import MEMORYLESS_EVERY
 from rssm_ros.evaluation.scorecard import Baseline, Errors, Surprise, TargetScore
 from rssm_ros.evaluation.statistics import Estimate
 from rssm_ros.evaluation.ticks import TargetTicks, Ticks
@@ -116,8 +117,8 @@ def trackers(item: Judged, priors: Priors | None) -> dict[str, tuple[Floats, str
         for name, path in found.items()
     }
     if np.isfinite(item.data.memoryless).any():
-        about = "the same bundle with what came in this tick alone"
-        table["memoryless"] = (classical.filled(item.data.memoryless, guess), "learned", about)
+        about = f"the same bundle with what came in this tick alone; every {MEMORYLESS_EVERY}th tick"
+        table["memoryless"] = (item.data.memoryless, "learned", about)
     if np.isfinite(item.data.velocity).any():
         velocity = item.rest.vector_to_rest(item.data.velocity)
         path = _from_rest(item, classical.carried(told, velocity))

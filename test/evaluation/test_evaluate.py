@@ -1,0 +1,202 @@
+"""`rssm evaluate` from end to end on small recordings, and its scorecard's schema."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from rssm_ros.cli.main import main
+from rssm_ros.evaluation.errors import EvaluationError
+from rssm_ros.evaluation.evaluate import evaluate
+from rssm_ros.evaluation.imposed import parse_imposed
+from rssm_ros.evaluation.playing import How, play
+from rssm_ros.evaluation.scorecard import Scorecard, read_scorecard
+from rssm_ros.evaluation.sources import sources
+from rssm_ros.online.session import Session
+from test.bundles import tiny_bundle
+from test.evaluation.test_filtering import made_up_episode
+
+DESIGN_KEYS = {
+    "bundle_sha256",
+    "bags",
+    "seeds",
+    "versions",
+    "targets",
+    "surprise",
+    "messages",
+    "realtime_factor",
+}
+TARGET_KEYS = {
+    "rmse_m", "rmse_by_hidden_ticks", "ticks_to_reacquire", "nll", "coverage", "std_visibility_corr",
+    "baselines", "ratio_to_best_classical", "ratio_to_bayes",
+}  # fmt: skip
+
+
+def smooth_episode(seed: int, ticks: int = 80):
+    """A package that drifts, hidden now and then; the robot stands still."""
+    arrays = made_up_episode(seed, ticks) | {"odom": np.zeros((ticks, 2), np.float32)}
+    place = np.cumsum(np.random.default_rng(seed).normal(scale=0.01, size=(ticks, 2)), 0)
+    shown = np.where(np.arange(ticks) % 16 < 10, 1.0, 0.0)
+    labels = {"target_package": place.astype(np.float32), "visibility_package": shown.astype(np.float32)}
+    return arrays | labels | {"velocity_package": np.diff(place, axis=0, prepend=place[:1]) / 0.05}
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("data")
+    for seed in (1, 2, 3):
+        np.savez(folder / f"episode-0000000{seed}-expert.npz", **smooth_episode(seed))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def session():
+    return Session(tiny_bundle(), prove=False)
+
+
+@pytest.fixture(scope="module")
+def evaluation(data, session):
+    return evaluate(session, sources([data]), How(2, 5))
+
+
+def test_the_keys_are_the_designs(evaluation):
+    plain = evaluation.scorecard.to_dict()
+    assert set(plain) >= DESIGN_KEYS and set(plain["targets"]["package"]) >= TARGET_KEYS
+    assert set(plain["targets"]["package"]["rmse_m"]) == {"visible", "partly", "hidden"}
+    assert set(plain["targets"]["package"]["rmse_m"]["hidden"]) == {"value", "ci95"}
+    assert {"late", "dropped", "duplicate", "out_of_order", "by_topic"} <= set(plain["messages"])
+    assert {"p50", "p99", "threshold", "review_events"} <= set(plain["surprise"])
+    assert "destination" not in plain["targets"], "nothing says where it was"
+    assert any("destination" in note for note in plain["notes"])
+    assert not any("privileged baseline is missing" in note for note in plain["notes"])
+
+
+def test_it_comes_back_as_it_was_written(evaluation, tmp_path):
+    evaluation.write(tmp_path)
+    card = read_scorecard(tmp_path)
+    assert card.to_dict() == evaluation.scorecard.to_dict() == Scorecard.from_dict(card.to_dict()).to_dict()
+    with np.load(tmp_path / "trace.npz") as trace:
+        ticks = len(trace["t_ns"])
+        assert ticks == sum(item.ticks for item in card.episodes) == 240
+        assert all(len(trace[name]) == ticks for name in trace.files)
+        truth, mean = trace["package/truth"], trace["package/mean"]
+        hidden = trace["package/visibility"] <= 0.05
+        error = np.sqrt(np.square(mean - truth).sum(-1)[hidden & np.isfinite(truth).all(-1)].mean())
+    assert error == pytest.approx(card.targets["package"].errors.by_group["hidden"].value, rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [lambda d: d.pop("targets"), lambda d: d["targets"]["package"].pop("unit"), lambda d: d.update(schema=9)],
+)
+def test_a_damaged_scorecard_is_refused_by_name(evaluation, tmp_path, damage):
+    plain = evaluation.scorecard.to_dict()
+    damage(plain)
+    (tmp_path / "scorecard.json").write_text(json.dumps(plain))
+    with pytest.raises(EvaluationError, match=r"scorecard.json.*rssm evaluate"):
+        read_scorecard(tmp_path)
+
+
+def test_sums_by_episode_are_the_whole(evaluation):
+    score = evaluation.scorecard.targets["package"]
+    for group in ("visible", "hidden"):
+        parts = [item.targets["package"] for item in evaluation.scorecard.episodes]
+        ticks = sum(part["ticks"][group] for part in parts)
+        total = sum(part["squared_error_sum"][group] for part in parts)
+        assert ticks == score.ticks[group]
+        assert np.sqrt(total / ticks) == pytest.approx(score.errors.by_group[group].value)
+
+
+def test_the_camera_decides_what_is_visible(evaluation, data):
+    """A label of 1 in a tick whose picture was lost is not seen."""
+    with np.load(data / "episode-00000001-expert.npz") as arrays:
+        lost = ~arrays["present_camera"]
+    visibility = evaluation.trace["package/visibility"][:80]
+    assert lost.any() and (visibility[lost] == 0).all()
+
+
+def test_rivals_know_what_they_may(evaluation):
+    baselines = evaluation.scorecard.targets["package"].baselines
+    kinds = {name: item.kind for name, item in baselines.items()}
+    assert kinds == dict.fromkeys(("hold_last", "constant_velocity", "kalman", "constant"), "classical") | {
+        "memoryless": "learned",
+        "carried": "privileged",
+    }
+    hidden = {name: item.errors.by_group["hidden"].value for name, item in baselines.items()}
+    assert hidden["carried"] < 0.3 * hidden["hold_last"], "it is told how the package was carried"
+    assert hidden["hold_last"] < hidden["constant"]
+    assert hidden["kalman"] < 1.05 * hidden["hold_last"], "tuned, holding is among what it can do"
+
+
+def test_the_same_on_more_processes(data, session):
+    one = evaluate(session, sources([data]), How(1, 5, open_loop_every=20), 1).scorecard.to_dict()
+    two = evaluate(session, sources([data]), How(1, 5, open_loop_every=20), 2).scorecard.to_dict()
+    for name in ("latency_ms", "wall_s", "realtime_factor", "created", "machine"):
+        one.pop(name), two.pop(name)
+    assert one == two
+
+
+def test_without_truth_the_unoccluded_run_is_the_reference(tmp_path, session):
+    arrays = {k: v for k, v in smooth_episode(4, 120).items() if not k.startswith(("target_", "visibility_"))}
+    np.savez(tmp_path / "episode-00000004-expert.npz", **arrays)
+    with pytest.raises(EvaluationError, match="--impose"):
+        evaluate(session, sources([tmp_path]), How())
+    found = evaluate(session, sources([tmp_path]), How(imposed=parse_imposed("blackout:4-8@0.3")))
+    card = found.scorecard
+    assert card.truth == "imposed" and card.impose == "blackout:4-8@0.3"
+    score = card.targets["package"]
+    assert score.reference == "unoccluded run" and score.hidden_runs >= 2
+    hidden = found.trace["package/visibility"] <= 0.05
+    assert (hidden >= found.trace["imposed"]).all() and found.trace["imposed"].any()
+    assert score.errors.by_group["hidden"].value > 0
+    before = np.cumsum(hidden) == 0
+    same = found.trace["package/mean"][before] == found.trace["package/truth"][before]
+    assert same.all(), "the same filter, the same noise: equal until something is covered"
+    assert card.image_prediction["camera"].when == "covered"
+
+
+def test_open_loop_is_the_filters_own_prediction(tmp_path, session):
+    """From a belief on, with no picture and the same noise, the filter and the rollout say the same."""
+    arrays = smooth_episode(6, 40)
+    for name in ("camera", "odom", "joints"):
+        arrays[f"present_{name}"][:] = np.isin(np.arange(40), [*range(21), 39])
+    np.savez(tmp_path / "episode-00000006-expert.npz", **arrays)
+    source = sources([tmp_path])[0]
+    played = play(session, source.open(session.bundle.contract), How(1, 3, open_loop_every=20))
+    data = played.ticks.targets["package"]
+    horizon = session.latent.horizon
+    np.testing.assert_allclose(data.open_loop[20], data.mean[21 : 21 + horizon], atol=1e-4)
+    assert np.isfinite(data.open_loop[0]).all() and np.isnan(data.open_loop[1]).all()
+
+
+def run(*words, capsys):
+    code = main(["evaluate", *map(str, words), "--bundle", str(tiny_bundle()), "--workers", "1"])
+    told = capsys.readouterr()
+    return code, told.out, told.err
+
+
+def test_the_command_writes_and_judges(data, tmp_path, capsys):
+    code, out, err = run(data, "--out", tmp_path / "out", "--json", "--no-report", capsys=capsys)
+    plain = json.loads(out)
+    assert code == 1 and plain["status"] == "fail", "random weights meet no bound"
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {"scorecard.json", "trace.npz"}
+    assert {check["name"] for check in plain["checks"]} >= {"package hidden_to_best_classical"}
+    code, out, err = run(data, "--out", tmp_path / "out", "--no-report", "--no-checks", capsys=capsys)
+    assert code == 0 and "hold_last" in out and "Traceback" not in err
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (("/nowhere",), "no such bag"),
+        (("DATA", "--impose", "fog"), "--impose"),
+        (("DATA", "--particles", "0"), "1 or more"),
+        (("EMPTY",), "is it a bag?"),
+    ],
+)
+def test_the_command_refuses_in_words(data, tmp_path, capsys, words, told):
+    (tmp_path / "empty").mkdir()
+    places = {"DATA": data, "EMPTY": tmp_path / "empty"}
+    code, _, err = run(*(places.get(word, word) for word in words), "--out", tmp_path / "out", capsys=capsys)
+    assert code == 2 and told in err and "Traceback (most" not in err and "rssm evaluate:" in err
