@@ -1,15 +1,15 @@
 """Scorecards side by side: which run is better, and is the difference more than chance?
 
 The first run is what the others are compared with. Where two runs saw the same episodes (equal ids), errors,
-coverage and likelihood are differences of pairs: one resampling of episodes serves both, so what made an
-episode hard for both drops out. Without common episodes both are resampled by themselves. Figures that a
-scorecard does not keep by episode are compared by their intervals, as if independent, which is careful where
-they are not. A difference is `clear` where its 95 % interval does not hold 0.
+coverage and likelihood are differences of pairs: one resampling of episodes (long ones in stretches of 30 s)
+serves both, so what made a stretch hard for both drops out. Without common episodes both are resampled by
+themselves. Figures that a scorecard does not keep by episode are compared by their intervals, as if
+independent, which is careful where they are not. A difference is clear where its 95 % interval does not hold 0.
 """
 
 import json
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -130,7 +130,8 @@ def compare(runs: Sequence[Run]) -> Comparison:
         rows += _by_episode(target, cards, scores)
         rows += _by_interval(target, scores)
     rows += _whole(cards)
-    common = tuple(len(_common(cards[0], card)) for card in cards[1:])
+    ids = [[item.id for item in card.episodes] for card in cards]
+    common = tuple(len(_common(ids[0], other)) for other in ids[1:])
     return Comparison(tuple(runs), common, tuple(row for row in rows if _known(row)))
 
 
@@ -208,55 +209,76 @@ def _by_episode(target: str, cards: Sequence[Scorecard], scores: Sequence[Target
     return rows
 
 
-def _common(first: Scorecard, other: Scorecard) -> list[str]:
+def _common(first: Iterable[str], other: Iterable[str]) -> list[str]:
     """Ids of episodes that both runs saw, in one order whoever is first."""
-    return sorted({item.id for item in first.episodes} & {item.id for item in other.episodes})
+    return sorted(set(first) & set(other))
 
 
 def _difference(
     measure: Measure, target: str, first: Scorecard, other: Scorecard, a: Estimate, b: Estimate
 ) -> Difference:
-    common = _common(first, other)
-    one, two = (_sums(measure, target, card, common or None) for card in (first, other))
+    common = _chosen(target, first, other)
+    one = _sums(measure, target, first, common or _chosen(target, first))
+    two = _sums(measure, target, other, common or _chosen(target, other))
     if one is None or two is None:
         return _from_intervals(a, b, measure.goal)
     if common:
-        draws = np.random.default_rng(0).integers(len(common), size=(DRAWS, len(common)))
+        draws = np.random.default_rng(0).integers(len(one[0]), size=(DRAWS, len(one[0])))
         parts = [_resampled(measure, sums, draws) for sums in (one, two)]
     else:
-        parts = [_resampled(measure, sums, _own_draws(card)) for sums, card in ((one, first), (two, other))]
+        pairs = ((one, first), (two, other))
+        parts = [_resampled(measure, sums, _own_draws(card, len(sums[0]))) for sums, card in pairs]
     value = parts[1][0] - parts[0][0]
     spread = parts[1][1:] - parts[0][1:]
     spread = spread[np.isfinite(spread)]
-    few = len(one[0]) < 2 or len(two[0]) < 2 or not len(spread)  # one episode says nothing of others
+    few = len(one[0]) < 2 or len(two[0]) < 2 or not len(spread)  # one stretch says nothing of others
     low, high = (math.nan, math.nan) if few else np.percentile(spread, [2.5, 97.5])
     figure = Estimate(float(value), float(low), float(high))
     levels = (float(parts[0][0]), float(parts[1][0]))
     return Difference(figure, PAIRED if common else APART, len(common), _better(figure, levels, measure.goal))
 
 
-def _sums(measure: Measure, target: str, card: Scorecard, chosen: Sequence[str] | None) -> Sums | None:
-    """Numerator and ticks per episode, [S] each; None where the scorecard does not have them."""
+def _sums(measure: Measure, target: str, card: Scorecard, chosen: Mapping[str, int]) -> Sums | None:
+    """Numerator and ticks per stretch, [S] each; None where the scorecard does not have them.
+
+    chosen: {id of an episode: stretches that it is to be counted as}.
+    """
     episodes: dict[str, Episode] = {item.id: item for item in card.episodes}
-    picked = [
-        measure.sums(episodes[name].targets.get(target, {}))
-        for name in (chosen if chosen else sorted(episodes))
-    ]
+    stretches = [part for name, count in chosen.items() for part in _stretches(episodes[name], target, count)]
+    picked = [measure.sums(part) for part in stretches]
     if not picked or any(item is None for item in picked):
         return None
     numerator, ticks = np.array(picked, np.float64).T
     return (numerator, ticks) if ticks.sum() else None
 
 
-def _own_draws(card: Scorecard) -> npt.NDArray[np.int64]:
-    """Resampled episodes of one run, by what it saw: the same whichever run it is compared with, and
+def _stretches(episode: Episode, target: str, count: int) -> Sequence[Mapping[str, Any]]:
+    """The sums of an episode's 30 s stretches; of the whole where it is to be one."""
+    whole = episode.targets.get(target, {})
+    return whole["blocks"] if count > 1 else [whole]
+
+
+def _count_of(episode: Episode, target: str) -> int:
+    return max(1, len(episode.targets.get(target, {}).get("blocks", ())))
+
+
+def _chosen(target: str, card: Scorecard, other: Scorecard | None = None) -> dict[str, int]:
+    """{id: stretches}, of the episodes that both saw in an order that is the same whoever is first; of the
+    one alone, of all. An episode that two runs cut differently is one stretch.
+    """
+    here, there = ({item.id: item for item in run.episodes} for run in (card, other or card))
+    counts = {
+        name: (_count_of(here[name], target), _count_of(there[name], target)) for name in _common(here, there)
+    }
+    return {name: one if one == two else 1 for name, (one, two) in counts.items()}
+
+
+def _own_draws(card: Scorecard, stretches: int) -> npt.NDArray[np.int64]:
+    """Resampled stretches of one run, by what it saw: the same whichever run it is compared with, and
     others than those of a run that saw something else.
     """
-    seed = [
-        ord(letter) for item in sorted(card.episodes, key=lambda episode: episode.id) for letter in item.id
-    ]
-    count = len(card.episodes)
-    return np.random.default_rng(seed).integers(count, size=(DRAWS, count))
+    seed = [ord(letter) for name in sorted(item.id for item in card.episodes) for letter in name]
+    return np.random.default_rng(seed).integers(stretches, size=(DRAWS, stretches))
 
 
 def _resampled(measure: Measure, sums: Sums, draws: npt.NDArray[np.int64]) -> Vector:

@@ -5,6 +5,7 @@ goal, "too high" the whole interval of the coverage below the band. Otherwise th
 """
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from rssm_ros.evaluation.plots import spoken
@@ -90,25 +91,25 @@ def _confidence(score: TargetScore) -> tuple[str, str, bool | None]:
     if not known:
         return "unknown", "No regions could be checked against the truth.", None
     told = " and ".join(f"{PERCENT.told(found)} of the time while {group}" for group, found in known.items())
-    text = f"Its 90 % regions hold the truth {told}. {_correlation(score)}"
-    inside = {group: BAND[0] <= found.value <= BAND[1] for group, found in known.items()}
-    if all(inside.values()):
-        if all(max(abs(end - 0.9) for end in _ends(found)) <= SURE for found in known.values()):
-            return "honest", text, True
-        return (
-            "honest as far as can be told",
-            text + " The intervals are wide: more episodes would tell.",
-            True,
-        )
-    group = min(known, key=lambda name: (inside[name], -abs(known[name].value - 0.9)))
-    found = known[group]
-    low, high = _ends(found)
-    where = "" if len(known) == 1 or not any(inside.values()) else f" while {group}"
-    if high < BAND[0]:
-        return f"too high{where}", text, False
-    if low > BAND[1]:
-        return f"too low{where}", text, False
-    return f"not shown to be honest{where}", text + " The interval is too wide to tell.", False
+    honest, aside, good = _honesty(known)
+    text = f"Its 90 % regions hold the truth {told}. {aside}{_correlation(score)}"
+    return honest, text.rstrip(), good
+
+
+def _honesty(known: Mapping[str, Estimate]) -> tuple[str, str, bool]:
+    """What coverages of 90 % regions amount to, a sentence beside it, and whether that is good."""
+    ends = {group: _ends(found) for group, found in known.items()}
+    if all(BAND[0] <= found.value <= BAND[1] for found in known.values()):
+        if all(max(abs(end - 0.9) for end in pair) <= SURE for pair in ends.values()):
+            return "honest", "", True
+        return "honest as far as can be told", "The intervals are wide: more episodes would tell. ", True
+    off = {group: found for group, found in known.items() if not BAND[0] <= found.value <= BAND[1]}
+    sure = [group for group in off if ends[group][1] < BAND[0] or ends[group][0] > BAND[1]]
+    group = max(sure or off, key=lambda name: abs(off[name].value - 0.9))
+    where = f" while {group}" if len(off) < len(known) else ""
+    if sure:
+        return f"too {'high' if off[group].value < BAND[0] else 'low'}{where}", "", False
+    return f"not shown to be honest{where}", "The interval is too wide to tell. ", False
 
 
 def _correlation(score: TargetScore) -> str:

@@ -117,6 +117,32 @@ def test_one_episode_has_no_interval_and_decides_nothing() -> None:
     assert math.isnan(difference.figure.low) and difference.better is None
 
 
+def one_long_episode(run: Scorecard) -> Scorecard:
+    """All episodes as the stretches of one."""
+    parts = [item.targets["package"] for item in run.episodes]
+
+    def added(*values):
+        if isinstance(values[0], dict):
+            return {name: added(*(value[name] for value in values)) for name in values[0]}
+        return sum(values)
+
+    target = {**added(*parts), "blocks": parts}
+    return dataclasses.replace(
+        run, episodes=(dataclasses.replace(run.episodes[0], id="long", targets={"package": target}),)
+    )
+
+
+def test_one_long_episode_is_resampled_by_its_stretches() -> None:
+    one, two = card(0), card(1, error=0.018)
+    (whole,) = row(pair(one_long_episode(one), one_long_episode(two)), "RMSE hidden").differences
+    (apart,) = row(pair(one, two), "RMSE hidden").differences
+    assert (whole.how, whole.episodes) == (PAIRED, 1)
+    np.testing.assert_allclose(dataclasses.astuple(whole.figure), dataclasses.astuple(apart.figure))
+    other = one_long_episode(card(1, error=0.018, episodes=5))  # cut differently: nothing to pair within
+    (coarse,) = row(pair(one_long_episode(one), other), "RMSE hidden").differences
+    assert coarse.how == PAIRED and math.isnan(coarse.figure.low)
+
+
 def test_scorecards_that_keep_no_sums_are_compared_by_intervals() -> None:
     one, two = card(0), card(1)
     bare = dataclasses.replace(

@@ -215,6 +215,8 @@ def test_words_are_only_said_where_intervals_say_so(run: Made) -> None:
     assert "not shown to be honest while hidden" in wide.headline and "too wide to tell" in wide.confidence
     assert "too high while hidden" in _judged(score, (0.4, 0.3, 0.45), honest, (0.8, 0.75, 0.85)).headline
     assert "too low while visible" in _judged(score, (0.4, 0.3, 0.45), (0.96, 0.95, 0.97), honest).headline
+    mixed = _judged(score, (0.4, 0.3, 0.45), (0.93, 0.925, 0.935), (0.8, 0.7, 0.9)).headline
+    assert mixed.endswith("its confidence is too low")  # what is sure is said, not what is farther off
     vague = _judged(score, (0.4, 0.35, 0.45), honest, (0.9, 0.82, 0.95))
     assert vague.headline.endswith("honest as far as can be told") and "more episodes" in vague.confidence
     both = _judged(score, (0.4, 0.3, 0.45), (0.8, 0.7, 0.85), (0.8, 0.75, 0.85)).headline
