@@ -44,7 +44,7 @@ class EgoMotion:
     @staticmethod
     def of(twist: Floats, episode: Integers, dt: float) -> "EgoMotion":
         """twist: [T, 2] forward m/s and turn rad/s, row t the mean over [t - 1, t); NaN: as before."""
-        held = forward_fill(twist, np.isfinite(twist).all(-1), episode)
+        held = forward_fill(twist, np.asarray(np.isfinite(twist).all(-1)), episode)
         held = np.where(np.isfinite(held), held, 0.0)
         heading = np.cumsum(held[:, 1] * dt)
         chord = heading - held[:, 1] * dt / 2
@@ -161,8 +161,8 @@ class KalmanSettings:
 
     def only(self, index: int) -> "KalmanSettings":
         """One candidate."""
-        parts = (part[index : index + 1] for part in (self.shock, self.noise, self.memory))
-        return KalmanSettings(*parts, self.speed, self.gate)
+        one = slice(index, index + 1)
+        return KalmanSettings(self.shock[one], self.noise[one], self.memory[one], self.speed, self.gate)
 
     def to_dict(self) -> dict[str, Any]:
         """Of one candidate, for people."""

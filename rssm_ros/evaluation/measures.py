@@ -65,7 +65,7 @@ def identities(place: Floats, episode: Integers) -> Integers:
     place: [T, d] the true position in a frame at rest, NaN where there is none. Another one after every such
     gap, after a jump farther than an object moves in a tick, and in every episode.
     """
-    known = np.isfinite(place).all(-1)
+    known = np.asarray(np.isfinite(place).all(-1))
     if not known.any():
         return np.full(len(place), -1)
     step = np.full(len(place), np.inf)
@@ -120,7 +120,8 @@ def per_block(values: Array, blocks: Integers, mask: Bools, count: int = 0) -> t
     good = mask & np.isfinite(values)
     count = max(count, int(blocks.max(initial=-1)) + 1)
     total = np.bincount(blocks[good], values[good].astype(float), minlength=count)
-    return total, np.bincount(blocks[good], minlength=count).astype(float)
+    ticks = np.bincount(blocks[good], minlength=count)
+    return np.asarray(total, np.float64), np.asarray(ticks, np.float64)
 
 
 def nothing() -> Estimate:

@@ -44,6 +44,8 @@ class FinalFilter(Filter):
     """
 
     def __init__(self, session: Steps, contract: Contract, particles: int = 1, seed: int = 0) -> None:
+        self._online: int | None = None  # the last tick that the online filter would have computed
+        self._next_ns = 0  # before that the window stays where it is
         super().__init__(session, contract, particles, seed)
         self.taken: dict[int, Taken] = {}
         self._action: tuple[Floats, bool]
@@ -63,8 +65,7 @@ class FinalFilter(Filter):
 
     def _clear(self) -> None:
         super()._clear()
-        self._online: int | None = None  # the last tick that the online filter would have computed
-        self._next_ns = 0  # before that the window stays where it is
+        self._online, self._next_ns = None, 0
 
     def _last_due(self, now_ns: int) -> int | None:
         online = super()._last_due(now_ns)

@@ -1,7 +1,7 @@
 """Each way of being wrong shows on the measure that should notice it: on the shipped bundle, the same ticks.
 
-Shuffled weights: everything. A filter that ignores pictures: what is in full view, and that its certainty does
-not follow what can be seen. A filter that never uses the prior: what is hidden, from the first tick on.
+Shuffled weights: everything. A filter that ignores pictures: what is in full view, and that its certainty
+does not follow what can be seen. A filter that never uses the prior: what is hidden, from the first tick on.
 """
 
 from pathlib import Path
