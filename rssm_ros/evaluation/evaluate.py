@@ -252,7 +252,7 @@ def _counts(counts: Counter[str]) -> dict[str, int]:
 def _pictures(
     played: Sequence[Played], ticks: Ticks, contract: Contract, imposed: bool
 ) -> dict[str, ImagePrediction]:
-    blocks = measures.blocks_of(ticks.episode, round(measures.BLOCK_S / contract.dt))
+    blocks = measures.blocks_of(ticks.episode, contract.dt)
     found: dict[str, ImagePrediction] = {}
     for camera in played[0].pictures:
         rows, offset = [], 0

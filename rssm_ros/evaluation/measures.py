@@ -1,7 +1,7 @@
 """What a scorecard measures, on plain arrays over T ticks of one or more episodes in a row.
 
 NaN says that something is not known, and such a tick counts nowhere. Every figure is an `Estimate`: `blocks`
-[T] names the stretch of recording that a tick belongs to, and intervals come from resampling stretches.
+[T] names what a tick belongs to, and intervals come from resampling those; of a single one there is none.
 """
 
 from collections.abc import Mapping
@@ -30,7 +30,8 @@ BY_VISIBLE_FRACTION: dict[str, tuple[float, float]] = {  # above the first, up t
 AFTER = (0, 1, 2, 3, 5, 10)  # ticks since something is visible again
 WITHIN = 1.2  # x the visible error: found again
 LOST_AFTER_S = 1.0  # of being visible without being found again
-BLOCK_S = 30.0  # stretches that are resampled; an episode no longer than that is one
+ENOUGH_EPISODES = 10  # to say by resampling them how sure a figure is
+STRETCH_S = 10.0
 JUMP = 5.0  # x what it moves in all but 0.5 % of ticks: that is another object
 
 
@@ -40,14 +41,19 @@ def groups_of(visibility: Floats) -> dict[str, Bools]:
     return {"visible": visible, "partly": ~visible & ~hidden & np.isfinite(visibility), "hidden": hidden}
 
 
-def blocks_of(episode: Integers, length: int) -> Integers:
-    """[T] a number per stretch of `length` ticks of an episode [T]."""
+def blocks_of(episode: Integers, dt: float) -> Integers:
+    """[T] what is resampled: episodes; where there are fewer than `ENOUGH_EPISODES`, stretches of about
+    `STRETCH_S` of them, equally long within each.
+    """
     if not len(episode):
         return np.empty(0, np.int64)
-    begins = np.flatnonzero(np.r_[True, episode[1:] != episode[:-1]])
-    within = np.arange(len(episode)) - np.repeat(begins, np.diff(np.r_[begins, len(episode)]))
-    pairs = np.stack([episode, within // max(length, 1)], -1)
-    return np.asarray(np.unique(pairs, axis=0, return_inverse=True)[1], np.int64).reshape(-1)
+    _, number, ticks = np.unique(episode, return_inverse=True, return_counts=True)
+    if len(ticks) >= ENOUGH_EPISODES:
+        return np.asarray(number, np.int64).reshape(-1)
+    pieces = np.maximum(np.rint(ticks * dt / STRETCH_S).astype(int), 1)
+    first = np.cumsum(pieces) - pieces
+    parts = [f + np.arange(n) * p // n for f, n, p in zip(first, ticks, pieces)]
+    return np.asarray(np.concatenate(parts), np.int64)
 
 
 def ticks_in_row(mask: Bools, episode: Integers) -> Integers:
@@ -129,23 +135,30 @@ def nothing() -> Estimate:
     return Estimate(np.nan, np.nan, np.nan)
 
 
+def _estimated(statistic: Any, *sums: Floats) -> Estimate:
+    """The statistic of sums per stretch; without an interval where only one holds anything."""
+    told = sums[-1] > 0 if len(sums) == 2 else sums[0] > 0
+    if not told.any():
+        return nothing()
+    found = estimate(statistic, *(part[told] for part in sums))
+    return found if told.sum() > 1 else Estimate(found.value, np.nan, np.nan)
+
+
 def rmse(square: Floats, blocks: Integers, mask: Bools) -> Estimate:
     """Root of the mean squared error of the ticks in the mask."""
-    total, ticks = per_block(square, blocks, mask)
-    return estimate(root_ratio, total, ticks) if ticks.any() else nothing()
+    return _estimated(root_ratio, *per_block(square, blocks, mask))
 
 
 def average(values: Floats, blocks: Integers, mask: Bools) -> Estimate:
     """The mean of the ticks in the mask: a share, where the values are 0 or 1."""
-    total, ticks = per_block(values, blocks, mask)
-    return estimate(ratio, total, ticks) if ticks.any() else nothing()
+    return _estimated(ratio, *per_block(values, blocks, mask))
 
 
 def rmse_ratio(one: Floats, other: Floats, blocks: Integers, mask: Bools) -> Estimate:
     """RMSE of one by that of the other, squared errors [T] each, stretches resampled together."""
     both = mask & np.isfinite(one) & np.isfinite(other)
     (a, ticks), (b, _) = per_block(one, blocks, both), per_block(other, blocks, both)
-    return estimate(root_ratio, a, b) if ticks.any() and b.any() else nothing()
+    return _estimated(root_ratio, a, b) if ticks.any() else nothing()
 
 
 def by_group(square: Floats, blocks: Integers, masks: Mapping[str, Bools]) -> dict[str, Estimate]:
@@ -175,7 +188,7 @@ def correlation(x: Floats, y: Floats, blocks: Integers) -> Estimate:
         n, a, b, aa, bb, ab = (part.sum(-1) for part in (n, a, b, aa, bb, ab))
         return np.asarray((n * ab - a * b) / np.sqrt((n * aa - a * a) * (n * bb - b * b)))
 
-    return estimate(pearson, *moments)
+    return _estimated(pearson, *moments)
 
 
 def after_reappearance(square: Floats, runs: Runs, blocks: Integers, visible: Bools) -> dict[str, Estimate]:
@@ -236,6 +249,8 @@ def _first_within(sums: Floats, ticks: Floats, visible_sum: Floats, visible_tick
 def _resampled(statistic: Any, count: int, *arrays: Floats, draws: int = 500) -> Estimate:
     """An Estimate of a statistic that is not vectorised, over arrays [..., blocks]."""
     rng = np.random.default_rng(0)
+    if count < 2:
+        return Estimate(statistic(*arrays), np.nan, np.nan)
     chosen = rng.integers(count, size=(draws, count))
     values = [statistic(*(array[..., rows] for array in arrays)) for rows in chosen]
     return Estimate(statistic(*arrays), *(float(v) for v in np.percentile(values, [2.5, 97.5])))
@@ -245,6 +260,8 @@ def _median(values: Array, blocks: Integers) -> Estimate:
     names = np.unique(blocks)
     parts = [values[blocks == name] for name in names]
     rng, drawn = np.random.default_rng(0), []
+    if len(names) < 2:
+        return Estimate(float(np.median(values)), np.nan, np.nan)
     for _ in range(500):
         drawn.append(np.median(np.concatenate([parts[i] for i in rng.integers(len(parts), size=len(parts))])))
     return Estimate(float(np.median(values)), *(float(v) for v in np.percentile(drawn, [2.5, 97.5])))

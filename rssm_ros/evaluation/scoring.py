@@ -77,7 +77,7 @@ def judged(contract: Contract, spec: TargetSpec, ticks: Ticks) -> Judged:
         spec=spec,
         data=data,
         episode=ticks.episode,
-        blocks=measures.blocks_of(ticks.episode, round(measures.BLOCK_S / contract.dt)),
+        blocks=measures.blocks_of(ticks.episode, contract.dt),
         masks=masks,
         hidden_for=measures.ticks_in_row(masks["hidden"], ticks.episode),
         identity=measures.identities(place, ticks.episode),

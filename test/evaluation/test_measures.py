@@ -54,10 +54,17 @@ def test_ticks_in_a_row_against_a_loop(rows):
     np.testing.assert_array_equal(sum(part.astype(int) for part in masks.values()), mask)
 
 
-def test_blocks_are_stretches_of_an_episode():
+def test_blocks_are_episodes_or_stretches_of_them():
     episode = np.array([0] * 5 + [1] * 3)
-    assert m.blocks_of(episode, 2).tolist() == [0, 0, 1, 1, 2, 3, 3, 4]
-    assert m.blocks_of(episode, 100).tolist() == [0] * 5 + [1] * 3
+    assert m.blocks_of(episode, 5.0).tolist() == [0, 0, 0, 1, 1, 2, 2, 3], "25 s and 15 s"
+    assert m.blocks_of(episode, 0.05).tolist() == [0] * 5 + [1] * 3
+    many = np.repeat(np.arange(3, 13), 700)
+    assert m.blocks_of(many, 0.05).tolist() == (many - 3).tolist()
+
+
+def test_one_stretch_has_no_interval():
+    found = m.rmse(np.array([4.0, 9.0]), np.zeros(2, int), np.array([True, False]))
+    assert found.to_dict() == {"value": 2.0, "ci95": [None, None]}
 
 
 def test_identities_change_with_gaps_jumps_and_episodes():
@@ -130,7 +137,7 @@ def reappearing(errors_after, runs=20, calm=1.0):
     hidden = np.tile(np.r_[np.ones(5, bool), np.zeros(30, bool)], runs)
     square, episode = np.tile(one, runs) ** 2, np.zeros(35 * runs, np.int64)
     _, found = m.hidden_runs(hidden, ~hidden, episode, episode)
-    blocks = m.blocks_of(episode, 35)
+    blocks = np.repeat(np.arange(runs), 35)
     return square, found, blocks, ~hidden
 
 
