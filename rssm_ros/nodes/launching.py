@@ -66,7 +66,7 @@ def read_options(context: Any, kind: type[Options]) -> Options:
 def node_actions(nodes: Sequence[NodeDescription]) -> list[Any]:
     """Lifecycle nodes, each configured once the one before it is active, and activated once configured.
 
-    A node that ends takes the launch down with it: half a robot is worse than none.
+    A node that ends, or refuses to begin, takes the launch down with it: half a robot is worse than none.
     """
     started = [lifecycle_node(node) for node in nodes]
     handlers: list[Any] = []
@@ -87,6 +87,13 @@ def node_actions(nodes: Sequence[NodeDescription]) -> list[Any]:
                 entities=[_transition(action, "TRANSITION_ACTIVATE")],
             )
         )
+        refused = EmitEvent(event=Shutdown(reason=f"{node.name} refused: see its error above"))
+        for begun, back in (("configuring", "unconfigured"), ("activating", "inactive")):
+            handlers.append(
+                OnStateTransition(
+                    target_lifecycle_node=action, start_state=begun, goal_state=back, entities=[refused]
+                )
+            )
         end = EmitEvent(event=Shutdown(reason=f"{node.name} ended"))
         handlers.append(OnProcessExit(target_action=action, on_exit=_unless_ending(end)))
     return [*(RegisterEventHandler(handler) for handler in handlers), *started]

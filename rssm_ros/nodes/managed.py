@@ -69,7 +69,8 @@ class ManagedNode(LifecycleNode):
     def __init__(self, name: str) -> None:
         super().__init__(name)
         self.running = False  # active, in lifecycle terms
-        self.finished = False  # its work is done: the process ends by itself
+        self.finished = False  # its work is done, or cannot go on: the process ends by itself
+        self.code = 0  # the process's exit code then
         self.failure = ""  # why the last transition failed
         self._standing: set[int] = set()  # what was on the graph before set_up
         for item in COMMON + self.parameters:
@@ -211,7 +212,7 @@ def run(make: Callable[[], ManagedNode], arguments: Sequence[str] | None = None)
         rclpy.try_shutdown()
         for number in (signal.SIGINT, signal.SIGTERM):  # a second one, while Python ends, would be a failure
             signal.signal(number, signal.SIG_IGN)
-    return 0
+    return node.code
 
 
 def _turn(node: ManagedNode, executor: Any) -> None:

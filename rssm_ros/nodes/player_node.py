@@ -16,7 +16,7 @@ from rssm_ros.nodes.interfaces import COMMANDS, message_type, sensing
 from rssm_ros.nodes.managed import ManagedNode, Parameter, run
 from rssm_ros.nodes.playback import Moment, moments
 from rssm_ros.online.grid import SECOND
-from rssm_ros.recordings import APPLIED, Event, Observation, open_bag
+from rssm_ros.recordings import APPLIED, Event, Observation, RecordingError, open_bag
 
 GREETING = 10.0  # s at most that playing waits for somebody to listen
 SETTLE = 0.3  # s that both sides of a connection take to know each other
@@ -98,8 +98,16 @@ class PlayerNode(ManagedNode):
             if self._next is None or not self._ready(self._next):
                 break
             self._play(self._next)
-            self._next = next(self._moments, None)
+            self._next = self._after()
         self.finished = self._next is None
+
+    def _after(self) -> Moment | None:
+        try:
+            return next(self._moments, None)
+        except RecordingError as error:  # what was played stays; the rest cannot be read
+            self.get_logger().error(str(error))
+            self.code = 1
+            return None
 
     # -- time ---------------------------------------------------------------------------------------------
 

@@ -132,6 +132,25 @@ def test_the_first_node_that_ends_ends_the_rest_once(checkout: Path, launch: dic
         assert end(None, ending) == []
 
 
+def test_a_node_that_refuses_to_begin_ends_the_launch(checkout: Path, launch: dict[str, Any]) -> None:
+    """Without it `ros2 launch` waited for ever, with an error scrolled away."""
+    actions = described(checkout, launch, "replay.launch.py")
+    handlers = [
+        item.positional[0].named for item in actions if isinstance(item, launch["RegisterEventHandler"])
+    ]
+    ends = {
+        (h["start_state"], h["goal_state"], h["entities"][0].named["event"].named["reason"])
+        for h in handlers
+        if isinstance(h.get("entities", [None])[0], launch["EmitEvent"])
+        and isinstance(h["entities"][0].named["event"], launch["Shutdown"])
+    }
+    assert ends == {
+        (begun, back, f"{node.name} refused: see its error above")
+        for node in replay_graph(ReplayOptions())
+        for begun, back in (("configuring", "unconfigured"), ("activating", "inactive"))
+    }
+
+
 def test_the_robot_comes_last_and_everybody_has_a_heartbeat() -> None:
     nodes = manipulator_graph(GraphOptions())
     assert [node.name for node in nodes] == ["gate_node", "planner_node", "filter_node", "sim_node"]

@@ -84,6 +84,19 @@ def test_a_replay_ends_by_itself_and_agrees_with_offline_evaluation(tmp_path: Pa
     assert (recorded / "metadata.yaml").is_file() and (recorded / "bag_0.mcap").stat().st_size > 10_000
 
 
+def test_a_node_that_refuses_ends_the_launch_with_its_reason(tmp_path: Path) -> None:
+    log = tmp_path / "log.txt"
+    process = launched("replay.launch.py", log, bag=tmp_path / "nowhere", out=tmp_path / "out")
+    try:
+        process.wait(60)
+    finally:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+    text = log.read_text()
+    assert f"[player_node]: {tmp_path / 'nowhere'}: does not exist" in text, text
+    assert text.count("process has finished cleanly") == 3, text
+
+
 @pytest.mark.parametrize(("file", "nodes"), [("manipulator.launch.py", 4), ("filter.launch.py", 3)])
 def test_a_graph_comes_to_life_and_ends_with_ctrl_c(tmp_path: Path, file: str, nodes: int) -> None:
     log = tmp_path / "log.txt"
