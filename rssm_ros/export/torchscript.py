@@ -9,6 +9,7 @@ TorchScript's end; it is here for machines that have torch and no onnxruntime fo
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -33,7 +34,9 @@ def export_torchscript(module: nn.Module, inputs: Named, path: Path) -> None:
         warnings.simplefilter("ignore")  # of tracing branches on shapes, and of TorchScript's retirement
         try:
             # The steps give dictionaries, whose keys are constant: that is what `strict` asks about.
-            traced = torch.jit.trace(module, tuple(inputs.values()), strict=False, check_trace=False)
+            traced = torch.jit.trace(  # type: ignore[no-untyped-call]
+                module, tuple(inputs.values()), strict=False, check_trace=False
+            )
             torch.jit.save(traced, str(path))
         except Exception as error:
             raise ExportError(f"{path.name}: torch.jit cannot trace this model: {error}") from error
@@ -121,10 +124,11 @@ def load(bundle: Bundle, graph: str, device: str) -> torch.jit.ScriptModule:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", DeprecationWarning)
-            module = torch.jit.load(str(path), map_location="cpu").to(device)
+            module = torch.jit.load(str(path), map_location="cpu").to(device)  # type: ignore[no-untyped-call]
             if device != "cpu":
                 move_constants(module, device)
-            return torch.jit.freeze(module.eval())
+            frozen: torch.jit.ScriptModule = torch.jit.freeze(module.eval())
+            return frozen
     except RuntimeError as error:
         raise BundleError(f"{path}: torch refuses it: {error}; export the bundle again") from error
 
@@ -134,14 +138,19 @@ def move_constants(module: torch.jit.ScriptModule, device: str) -> None:
 
     A trace writes the device it was made on into the graph; `to` moves weights only.
     """
-    for part in module.modules():
-        for method in part._c._method_names():
-            for node in texts(part._c._get_method(method).graph):
-                if node.s("value") == "cpu":
-                    node.s_("value", device)
+    for graph in graphs(module):
+        for node in texts(graph):
+            if node.s("value") == "cpu":
+                node.s_("value", device)
 
 
-def texts(graph: torch.Graph) -> list[torch.Node]:
+def graphs(module: torch.jit.ScriptModule) -> list[Any]:
+    """Those of every method of every part."""
+    parts: list[Any] = [part._c for part in module.modules()]
+    return [part._get_method(name).graph for part in parts for name in part._method_names()]
+
+
+def texts(graph: Any) -> list[Any]:
     """The constants of a graph that are text; a device is one."""
     constants = [node for node in graph.findAllNodes("prim::Constant") if node.hasAttribute("value")]
     return [node for node in constants if node.kindOf("value") == "s"]

@@ -64,19 +64,15 @@ def test_what_a_graph_makes_by_itself_is_made_where_its_inputs_are(folder):
         found += devices(module).count("cpu")
         torchscript.move_constants(module, "cuda")
         assert "cpu" not in devices(module)
-        for graph in graphs(module):
+        for graph in torchscript.graphs(module):
             for node in graph.findAllNodes("prim::Constant"):
                 if node.hasAttribute("value") and node.kindOf("value") == "t":
                     assert node.t("value").dim() == 0
     assert found
 
 
-def graphs(module):
-    return [part._c._get_method(name).graph for part in module.modules() for name in part._c._method_names()]
-
-
 def devices(module):
-    return [node.s("value") for graph in graphs(module) for node in torchscript.texts(graph)]
+    return [node.s("value") for graph in torchscript.graphs(module) for node in torchscript.texts(graph)]
 
 
 def test_a_damaged_file_is_found_by_its_hash(folder, tmp_path):
