@@ -83,7 +83,7 @@ class Pictures:
     def observations(self) -> Iterator[Observation]:
         width, height = self.size
         rows = np.linspace(60, 120, height)[:, None, None] * np.array([0.8, 0.9, 1.0])
-        project = projection_of(self.contract, "package", width, height)
+        project = projection_of(find_contract("manipulator"), "package", width, height)
         assert project is not None
         places = project(self.trace["package/truth"]).round().astype(int)
         empty = np.broadcast_to(rows, (height, width, 3)).astype(np.uint8)

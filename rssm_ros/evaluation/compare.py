@@ -4,7 +4,7 @@ The first run is what the others are compared with. Where two runs saw the same 
 coverage and likelihood are differences of pairs: one resampling of episodes (long ones in stretches of 30 s)
 serves both, so what made a stretch hard for both drops out. Without common episodes both are resampled by
 themselves. Figures that a scorecard does not keep by episode are compared by their intervals, as if
-independent, which is careful where they are not. A difference is clear where its 95 % interval does not hold 0.
+independent, which is careful where they are not. Clear is a difference whose 95 % interval does not hold 0.
 """
 
 import json
@@ -49,7 +49,7 @@ class Row:
     target: str
     measure: str
     scale: Scale
-    goal: float  # the best value: of errors 0, of coverage the level, -inf where lower is always better
+    goal: float  # the best value: of errors 0, of coverage the level, inf or -inf where there is no end
     figures: tuple[Estimate, ...]  # by run
     differences: tuple[Difference, ...]  # by run from the second
 
@@ -118,7 +118,7 @@ def compare(runs: Sequence[Run]) -> Comparison:
         raise EvaluationError("one scorecard cannot be compared; give two or more")
     cards = [run.card for run in runs]
     targets = [name for name in cards[0].targets if all(name in card.targets for card in cards)]
-    if not targets:
+    if not targets and any(card.targets for card in cards):
         told = "; ".join(f"{run.name} has {', '.join(run.card.targets) or 'none'}" for run in runs)
         raise EvaluationError(f"the runs have no target in common: {told}")
     rows: list[Row] = []
@@ -319,17 +319,19 @@ def _whole(cards: Sequence[Scorecard]) -> list[Row]:
     """What a run has once, not by target. Speed depends on the machine, so no run is called better by it."""
     surprise = tuple(_count(card.surprise.p99) for card in cards)
     speed = tuple(_count(card.realtime_factor) for card in cards)
-    rows = (("surprise, 99th percentile, nats", NATS, surprise), ("x real time", Scale(1.0, "", 1), speed))
+    made = [
+        ("surprise, 99th percentile, nats", NATS, math.nan, surprise),
+        ("x real time", Scale(1.0, "", 1), math.nan, speed),
+    ]
+    for camera in cards[0].image_prediction:
+        seen = [card.image_prediction[camera] for card in cards if camera in card.image_prediction]
+        if len(seen) == len(cards):
+            psnr, ssim = tuple(item.psnr_db for item in seen), tuple(item.ssim for item in seen)
+            made.append((f"{camera} foreseen, PSNR, dB", Scale(1.0, "dB", 1), math.inf, psnr))
+            made.append((f"{camera} foreseen, SSIM", RATIO, math.inf, ssim))
     return [
-        Row(
-            "",
-            name,
-            scale,
-            math.nan,
-            figures,
-            tuple(_from_intervals(figures[0], b, math.nan) for b in figures[1:]),
-        )
-        for name, scale, figures in rows
+        Row("", name, scale, goal, figures, tuple(_from_intervals(figures[0], b, goal) for b in figures[1:]))
+        for name, scale, goal, figures in made
     ]
 
 
@@ -352,6 +354,6 @@ def _better(figure: Estimate, levels: tuple[float, float], goal: float) -> bool 
     if math.isnan(goal) or not (figure.low > 0 or figure.high < 0):  # an interval of NaN is none
         return None
     if math.isinf(goal):
-        return figure.value < 0
+        return (figure.value < 0) is (goal < 0)
     first, second = (abs(level - goal) for level in levels)
     return None if first == second else second < first

@@ -15,10 +15,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from rssm_ros.contract import HIDDEN, VISIBLE, Contract
+from rssm_ros.contract import VISIBLE, Contract
 from rssm_ros.evaluation.errors import EvaluationError
 from rssm_ros.evaluation.projection import ellipse
-from rssm_ros.evaluation.units import Scale
+from rssm_ros.evaluation.units import NATS, Scale
 from rssm_ros.evaluation.video import (
     BACK,
     DIM,
@@ -51,9 +51,23 @@ class Shown:
 
     contract: Contract
     trace: Trace  # of the stretch alone
-    target: str
+    target: str | None  # None: nothing has a place; what the camera saw, and the surprise at it
     unit: str
     best: str | None  # a baseline of the trace
+
+
+def hidden_of(trace: Trace, target: str | None) -> npt.NDArray[np.bool_]:
+    """[T] ticks at which a target is hidden; without a target, those with a covered picture."""
+    found = trace["imposed"] if target is None else trace[f"{target}/hidden_for"]
+    return np.asarray(found, np.int64) > 0
+
+
+def places(shown: Shown) -> tuple[npt.NDArray[np.float64], ...]:
+    """Truth and mean [T, d] and covariance [T, d, d] of the target; NaN without one."""
+    count, name = len(shown.trace["t_ns"]), shown.target
+    if name is None:
+        return np.full((count, 2), np.nan), np.full((count, 2), np.nan), np.full((count, 2, 2), np.nan)
+    return tuple(np.asarray(shown.trace[f"{name}/{part}"], float) for part in ("truth", "mean", "covariance"))
 
 
 def write_film(shown: Shown, recording: Recording, path: Path) -> Path:
@@ -180,13 +194,17 @@ class Painter:
         factor = SIDE / max(width, height)
         self._size = (_even(width * factor), _even(height * factor))
         self._nearest = factor > 1
-        self._truth, self._mean = (np.asarray(trace[f"{name}/{part}"], float) for part in ("truth", "mean"))
-        self._covariance = np.asarray(trace[f"{name}/covariance"], float)
+        truth, mean, covariance = places(shown)
+        self._truth, self._mean, self._covariance = truth[:, :2], mean[:, :2], covariance[:, :2, :2]
         self._other = trace.get(f"{name}/baseline/{shown.best}")
-        self._error = np.linalg.norm(self._mean - self._truth, axis=1)
+        self._hidden = hidden_of(trace, name)
+        error = np.linalg.norm(mean - truth, axis=1)
+        self._curve = error if name is not None else np.asarray(trace["surprise"], float)
+        self._scale = Scale.of(shown.unit) if name is not None else NATS
         self._rate = float(shown.contract.rate)
-        self._project = projection_of(shown.contract, name, *self._size)
-        self._above = None if self._project or self._mean.shape[1] != 2 else self._from_above()
+        flat = name is not None and mean.shape[1] >= 2
+        self._project = projection_of(shown.contract, str(name), *self._size) if flat else None
+        self._above = self._from_above() if flat and self._project is None else None
         self.width = self._size[0] + (SIDE if self._above else 0)
         self.height = BANNER + max(self._size[1], SIDE if self._above else 0) + STRIP
         self._strip = self._timeline()
@@ -209,24 +227,18 @@ class Painter:
             whole[top : top + SIDE, self._size[0] :] = view
         self._banner(whole, tick)
         whole[BANNER:top] = self._strip
-        x = min(self.width - 2, round(tick / max(1, len(self._error) - 1) * (self.width - 1)))
+        x = min(self.width - 2, round(tick / max(1, len(self._curve) - 1) * (self.width - 1)))
         whole[BANNER + CURVE_AT : top - 4, x : x + 2] = INK
         return whole
 
     def _annotate(self, picture: Image, tick: int, project: Project) -> None:
         import cv2
 
-        if self._other is not None and np.isfinite(self._other[tick]).all():
-            (place,) = project(np.asarray(self._other[tick], float)[None])
+        if self._other is not None:
+            (place,) = project(np.asarray(self._other[tick, :2], float)[None])
             if np.isfinite(place).all():
-                cv2.circle(
-                    picture,
-                    tuple(np.clip(place, -999, 9999).round().astype(int).tolist()),
-                    9,
-                    OTHER,
-                    2,
-                    cv2.LINE_AA,
-                )
+                at = tuple(np.clip(place, -999, 9999).round().astype(int).tolist())
+                cv2.circle(picture, at, 9, OTHER, 2, cv2.LINE_AA)
         if np.isfinite(self._mean[tick]).all() and np.isfinite(self._covariance[tick]).all():
             outline = project(ellipse(self._mean[tick], self._covariance[tick]))
             polyline(picture, outline, (0, 0, 0), 4)
@@ -251,43 +263,52 @@ class Painter:
     def _banner(self, whole: Image, tick: int) -> None:
         import cv2
 
-        trace, name = self._shown.trace, self._shown.target
-        share, ticks = float(trace[f"{name}/visibility"][tick]), int(trace[f"{name}/hidden_for"][tick])
-        if not np.isfinite(share):
-            text, colour = "visibility unknown", DIM
-        elif share <= HIDDEN:
-            text, colour = f"HIDDEN  {ticks / self._rate:.2f} s", UNSEEN
-        else:
-            text, colour = f"{'visible' if share >= VISIBLE else 'partly visible'}  {share:.0%}", PARTLY
-            colour = SEEN if share >= VISIBLE else PARTLY
+        text, colour = self._state(tick)
         whole[: BANNER - 4] = BACK
         whole[BANNER - 4 : BANNER] = colour
         cv2.putText(whole, text, (12, 25), cv2.FONT_HERSHEY_SIMPLEX, 0.62, colour, 2, cv2.LINE_AA)
-        if np.isfinite(self._error[tick]):
-            said = f"off by {Scale.of(self._shown.unit).with_unit(float(self._error[tick]))}"
+        if np.isfinite(self._curve[tick]):
+            told = self._scale.with_unit(float(self._curve[tick]))
+            said = f"surprise {told}" if self._shown.target is None else f"off by {told}"
             (width, _), _ = cv2.getTextSize(said, cv2.FONT_HERSHEY_SIMPLEX, 0.55, 1)
             place = (self.width - width - 12, 25)
             cv2.putText(whole, said, place, cv2.FONT_HERSHEY_SIMPLEX, 0.55, BELIEF, 1, cv2.LINE_AA)
 
+    def _state(self, tick: int) -> tuple[str, tuple[int, int, int]]:
+        """What can be seen at a tick, in words and as a colour."""
+        trace, name = self._shown.trace, self._shown.target
+        if self._hidden[tick]:
+            since = (
+                tick - int(np.argmin(self._hidden[tick::-1])) if not self._hidden[: tick + 1].all() else -1
+            )
+            return f"{'COVERED' if name is None else 'HIDDEN'}  {(tick - since) / self._rate:.2f} s", UNSEEN
+        if name is None:
+            return "in view", SEEN
+        share = float(trace[f"{name}/visibility"][tick])
+        if not np.isfinite(share):
+            return "visibility unknown", DIM
+        if share >= VISIBLE:
+            return f"visible  {share:.0%}", SEEN
+        return f"partly visible  {share:.0%}", PARTLY
+
     def _timeline(self) -> Image:
         """The strip without its cursor, [STRIP, width, 3]."""
         strip = np.full((STRIP, self.width, 3), BACK, np.uint8)
-        hidden = np.asarray(self._shown.trace[f"{self._shown.target}/hidden_for"]) > 0
-        count, top, bottom = len(hidden), CURVE_AT, STRIP - 4
-        known = self._error[np.isfinite(self._error)]
+        count, top, bottom = len(self._hidden), CURVE_AT, STRIP - 4
+        known = self._curve[np.isfinite(self._curve)]
         ceiling = CURVE_TOP * float(np.percentile(known, 99.5)) if len(known) else 1.0
         for x in range(self.width):
             begin = x * count // self.width
             ticks = slice(begin, max(begin + 1, (x + 1) * count // self.width))
-            if hidden[ticks].any():
+            if self._hidden[ticks].any():
                 strip[top:bottom, x] = DARK_BAND
-            here = self._error[ticks][np.isfinite(self._error[ticks])]
+            here = self._curve[ticks][np.isfinite(self._curve[ticks])]
             if len(here):
                 length = int(min(1.0, float(here.max()) / max(ceiling, 1e-12)) * (bottom - top))
                 strip[bottom - length : bottom, x] = BELIEF
-        scale = Scale.of(self._shown.unit)
-        seconds = count / self._rate
-        told = f"{seconds:.0f} s   shaded: hidden   curve: error, 0 to {scale.with_unit(ceiling)}"
+        what = ("covered", "surprise") if self._shown.target is None else ("hidden", "error")
+        told = f"{count / self._rate:.0f} s   shaded: {what[0]}   "
+        told += f"curve: {what[1]}, 0 to {self._scale.with_unit(ceiling)}"
         label(strip, told, (10, 15), 0.42, OTHER)
         return strip
 

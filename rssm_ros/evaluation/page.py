@@ -13,7 +13,7 @@ import numpy.typing as npt
 from rssm_ros.evaluation import page_tables as tables
 from rssm_ros.evaluation import plots
 from rssm_ros.evaluation.errors import EvaluationError
-from rssm_ros.evaluation.page_words import Verdict, headline, verdict
+from rssm_ros.evaluation.page_words import Verdict, headline, pictures, verdict
 from rssm_ros.evaluation.plots import Plot
 from rssm_ros.evaluation.scorecard import Grouped, Scorecard, TargetScore
 from rssm_ros.evaluation.units import NONE, PERCENT, RATIO, TICKS, Scale
@@ -53,23 +53,26 @@ class Film:
     """The overlay video, and the stretch of the trace that it shows."""
 
     source: str  # data URI, or a path beside the page
-    target: str
+    target: str | None
     window: slice
 
 
 def render_page(card: Scorecard, trace: Trace | None, film: Film | None, window: slice | None) -> str:
     """The whole page. window: the stretch of the trace drawn over time. Raises EvaluationError."""
     sections = [section(name, score, card, trace, window) for name, score in card.targets.items()]
+    alone = not any(item.timeline for item in sections)
     return render(
         "scorecard.html.j2",
         card=card,
         headline=headline(card),
+        seen=pictures(card),
         sections=sections,
         film=film,
         checks=tables.checks(card),
         images=tables.images(card),
         messages=tables.messages(card),
         events=tables.events(card),
+        surprise=plots.surprise(trace, window, "surprise") if alone and trace and window else None,
         provenance=provenance(card),
     )
 

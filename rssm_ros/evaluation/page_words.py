@@ -16,6 +16,7 @@ from rssm_ros.evaluation.units import PERCENT, RATIO, Scale
 GOOD_RATIO = 0.5  # hidden error by that of the best classical baseline: the goal (DESIGN 11)
 BAND = (0.88, 0.92)  # of 90 % regions (DESIGN 11)
 SURE = 0.05  # how far from 90 % an interval may reach and its value still be called honest
+PSNR = Scale(1.0, "dB", 1)
 FEW = 20  # hidden ticks below which nothing is said
 UNKNOWN = Estimate(math.nan, math.nan, math.nan)
 
@@ -134,5 +135,18 @@ def _ends(found: Estimate) -> tuple[float, float]:
 def headline(card: Scorecard) -> str:
     """What the whole run amounts to, in one sentence."""
     verdicts = [verdict(name, score) for name, score in card.targets.items()]
-    chosen = next((item for item in verdicts if item.good is not None), verdicts[0] if verdicts else None)
-    return f"{chosen.headline}." if chosen else "No target could be scored."
+    if not verdicts:
+        return f"{card.contract} has no target: its pictures and its surprise are what is scored."
+    chosen = next((item for item in verdicts if item.good is not None), verdicts[0])
+    return f"{chosen.headline}."
+
+
+def pictures(card: Scorecard) -> str:
+    """How well pictures are foreseen, in words; empty where none are."""
+    told = []
+    for camera, found in card.image_prediction.items():
+        others = [f"{spoken(name)} {PSNR.told(item['psnr_db'])}" for name, item in found.baselines.items()]
+        beside = f", beside {', '.join(others)}" if others else ""
+        told.append(f"{_capital(camera)}, {found.when}: foreseen with {PSNR.told(found.psnr_db)}{beside}.")
+    events = card.surprise.review_events
+    return " ".join([*told, f"The filter asked for {events} review{'' if events == 1 else 's'}."])

@@ -361,14 +361,34 @@ def timeline(
         ceiling = float(np.nanpercentile(shown, 99.5)) * 1.6 if np.isfinite(shown).any() else 1.0
         top.set(ylim=(0, ceiling), ylabel=f"error, {scale.unit}")
         top.legend(loc="upper right", ncols=3, labelcolor=INK, bbox_to_anchor=(1, 1.19), borderaxespad=0)
-        bottom.plot(seconds[::step], here["surprise"][::step], color=ACCENT, linewidth=1.2)
-        bottom.plot(seconds[::step], here["threshold"][::step], color=MUTED, linestyle="--", linewidth=1.0)
-        events = here["review"] & np.isfinite(here["surprise"])
-        bottom.plot(seconds[events], here["surprise"][events], "v", color=ALARM, markersize=7)
-        bottom.set(xlabel="s", ylabel="surprise, nats", ylim=(0, None), xlim=(0, max(seconds[-1], 1e-3)))
-        plot = _plot(figure, name, "Error, claimed deviation and surprise over time")
-        edges = (top.transData.transform((x, 0))[0] for x in (0.0, seconds[-1]))
-        return Plot(plot.svg, plot.width, (*edges, 0.0, float(seconds[-1])))  # type: ignore[arg-type]
+        _surprise(bottom, here, seconds)
+        return _timed(figure, bottom, seconds, name, "Error, claimed deviation and surprise over time")
+
+
+def surprise(trace: Mapping[str, Array], window: slice, name: str) -> Plot:
+    """Surprise alone over one stretch of time, where no target has a truth; shaded where covered."""
+    here = {key: values[window] for key, values in trace.items()}
+    seconds = 1e-9 * (here["t_ns"] - here["t_ns"][0])
+    with _figure(1080, 220) as (figure, axis):
+        _shade(axis, seconds, here["imposed"] > 0)
+        _surprise(axis, here, seconds)
+        return _timed(figure, axis, seconds, name, "Surprise over time")
+
+
+def _surprise(axis: Any, here: Mapping[str, Array], seconds: Array) -> None:
+    step = max(1, len(seconds) // POINTS)
+    axis.plot(seconds[::step], here["surprise"][::step], color=ACCENT, linewidth=1.2)
+    axis.plot(seconds[::step], here["threshold"][::step], color=MUTED, linestyle="--", linewidth=1.0)
+    events = here["review"].astype(bool) & np.isfinite(here["surprise"])
+    axis.plot(seconds[events], here["surprise"][events], "v", color=ALARM, markersize=7)
+    axis.set(xlabel="s", ylabel="surprise, nats", ylim=(0, None), xlim=(0, max(seconds[-1], 1e-3)))
+
+
+def _timed(figure: Any, axis: Any, seconds: Array, name: str, label: str) -> Plot:
+    """The figure, and where its time begins and ends in pixels: so that a film can move in it."""
+    plot = _plot(figure, name, label)
+    left, right = (axis.transData.transform((x, 0))[0] for x in (0.0, seconds[-1]))
+    return Plot(plot.svg, plot.width, (float(left), float(right), 0.0, float(seconds[-1])))
 
 
 def _shade(axis: Any, seconds: Array, hidden: Array) -> None:

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from rssm_ros.evaluation.errors import EvaluationError
-from rssm_ros.evaluation.overlay import Shown, write_film
+from rssm_ros.evaluation.overlay import Shown, hidden_of, write_film
 from rssm_ros.evaluation.page import Film, film_source, render_page
 from rssm_ros.evaluation.plots import runs
 from rssm_ros.evaluation.scorecard import TRACE_FILE, Scorecard, read_scorecard
@@ -42,7 +42,7 @@ def write(
         if recording is not None:
             film = _filmed(card, trace, window, recording, directory / FILM)
         elif recording_of is None and episode is None and (directory / FILM).exists():
-            film = Film(film_source(directory / FILM), main_target(card, trace) or "", window)
+            film = Film(film_source(directory / FILM), main_target(card, trace), window)
     page = render_page(card, trace, film, window)
     path = directory / PAGE
     temporary = path.with_suffix(".tmp")
@@ -73,17 +73,19 @@ def stretch(card: Scorecard, trace: Trace, episode: int | None = None) -> slice 
         raise EvaluationError(
             f"the trace has no episode {episode}; it has 0 to {int(episodes.max(initial=0))}"
         )
-    if not len(episodes) or target is None:
+    if not len(episodes):
         return None
     length = max(1, round(SECONDS * card.rate))
+    late = np.diff(trace["t_ns"]) > 1.5e9 / card.rate  # a film and its plot have no holes
+    pieces = np.cumsum(np.r_[False, (np.diff(episodes) != 0) | late])
     worth = np.zeros(len(episodes) + 1)
-    for begin, end in runs(trace[f"{target}/hidden_for"] > 0):
-        if end < len(episodes) and episodes[end] == episodes[begin]:
+    for begin, end in runs(hidden_of(trace, target)):
+        if end < len(episodes) and pieces[end] == pieces[begin]:
             worth[end] += end - begin  # counted where it is over, so that its end is in the stretch
     total = np.concatenate([[0.0], np.cumsum(worth[:-1])])
     best: tuple[float, slice] | None = None
-    for number in np.unique(episodes) if episode is None else [episode]:
-        (ticks,) = np.nonzero(episodes == number)
+    for number in np.unique(pieces if episode is None else pieces[episodes == episode]):
+        (ticks,) = np.nonzero(pieces == number)
         first, last = int(ticks[0]), int(ticks[-1]) + 1
         begins = np.arange(first, max(first, last - length) + 1)
         ends = np.minimum(begins + length, last)
@@ -98,17 +100,18 @@ def main_target(card: Scorecard, trace: Trace) -> str | None:
     """The target that is shown: the first whose visibility is known, else the first; None without any."""
     names = [name for name in card.targets if f"{name}/truth" in trace]
     seen = [name for name in names if np.isfinite(trace[f"{name}/visibility"]).any()]
-    return (seen or names or [None])[0]
+    return next(iter(seen or names), None)
 
 
 def _filmed(card: Scorecard, trace: Trace, window: slice, recording: Recording, path: Path) -> Film | None:
     """The film; None, and a word why, where it cannot be made."""
     target = main_target(card, trace)
-    assert target is not None
     here = {name: values[window] for name, values in trace.items()}
-    score = card.targets[target]
+    unit, best = "", None
+    if target is not None:
+        unit, best = card.targets[target].unit, card.targets[target].best_classical
     try:
-        write_film(Shown(recording.contract, here, target, score.unit, score.best_classical), recording, path)
+        write_film(Shown(recording.contract, here, target, unit, best), recording, path)
     except EvaluationError as error:
         log.warning("%s", error)
         return None

@@ -177,6 +177,16 @@ def test_what_cannot_be_compared_is_said() -> None:
         compare([Run("one", one)])
 
 
+def test_robots_without_targets_are_compared_by_their_pictures() -> None:
+    one = dataclasses.replace(card(), targets={})
+    picture = dataclasses.replace(one.image_prediction["camera"], psnr_db=Estimate(29.0, 28.5, 29.5))
+    better = {"camera": picture}
+    found = pair(one, dataclasses.replace(one, image_prediction=better))
+    (difference,) = row(found, "camera foreseen, PSNR").differences
+    assert difference.better is True and difference.how == INTERVALS
+    assert row(found, "camera foreseen, SSIM").differences[0].better is None
+
+
 def test_runs_are_named_by_what_tells_them_apart(tmp_path: Path) -> None:
     run = made(episodes=2, ticks=120)
     paths = [run.write(tmp_path / name) for name in ("a", "b", "a/out", "b/out")]

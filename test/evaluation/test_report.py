@@ -184,6 +184,20 @@ def test_a_scorecard_that_says_hardly_anything(run: Made, tmp_path: Path) -> Non
     assert "hardly ever hidden" in report.write(tmp_path).read_text()
 
 
+def test_a_robot_without_targets_has_its_pictures_and_its_surprise_scored(run: Made, tmp_path: Path) -> None:
+    card = dataclasses.replace(run.scorecard, targets={}, impose="blackout:4-8@0.1", checks=())
+    trace = {name: values for name, values in run.trace.items() if "/" not in name}
+    Made(card, trace).write(tmp_path)
+    pictures = dataclasses.replace(recording_of(run.trace), contract=find_contract("rc_car"))
+    text = report.write(tmp_path, lambda episode: pictures).read_text()
+    assert (
+        "has no target" in text and "foreseen with 24.1 dB (23.0 to 25.2), beside last frame 19.0 dB" in text
+    )
+    assert "Surprise over time" in text and "<video" in text and "shaded while covered" in text
+    with av.open(str(tmp_path / report.FILM)) as film:
+        assert (film.streams.video[0].width, film.streams.video[0].height) == (SIDE, BANNER + STRIP + SIDE)
+
+
 @pytest.mark.parametrize("what", [b"", b"PK\x03\x04 not really"])
 def test_a_damaged_trace_is_named(run: Made, tmp_path: Path, what: bytes) -> None:
     run.scorecard.write(tmp_path)
@@ -254,9 +268,13 @@ def test_the_stretch_shows_the_most_that_is_found_again(seed: int, limit: int) -
         "package/truth": np.zeros((ticks, 2)),
         "package/visibility": np.where(hidden, 0.0, 1.0),
         "package/hidden_for": hidden.astype(int),
+        "t_ns": np.arange(ticks) * 10**9,
     }
-    card = SimpleNamespace(targets={"package": None}, rate=limit / report.SECONDS)
+    card = SimpleNamespace(targets={"package": None}, rate=1.0)
+    short = pytest.MonkeyPatch()
+    short.setattr(report, "SECONDS", limit)
     window = report.stretch(card, trace)
+    short.undo()
     assert window is not None and 0 < window.stop - window.start <= limit
     assert len(set(trace["episode"][window])) == 1
 
@@ -268,6 +286,13 @@ def test_the_stretch_shows_the_most_that_is_found_again(seed: int, limit: int) -
         slice(at, at + limit) for at in range(ticks) if len(set(trace["episode"][at : at + limit])) == 1
     ]
     assert gain(window) >= max(gain(slice(part.start, min(part.stop, ticks))) for part in others)
+
+
+def test_a_stretch_has_no_holes(run: Made) -> None:
+    trace = dict(run.trace)
+    trace["t_ns"] = trace["t_ns"] + 10**10 * (np.arange(len(trace["t_ns"])) >= 90)  # within the first episode
+    window = report.stretch(run.scorecard, trace, 0)
+    assert window is not None and np.diff(trace["t_ns"][window]).max() == 50_000_000
 
 
 def test_an_episode_that_is_not_there(run: Made) -> None:
