@@ -257,22 +257,23 @@ def _pictures(
     for camera in played[0].pictures:
         rows, offset = [], 0
         for item in played:
-            rows.append(item.pictures[camera] + np.array([offset, 0, 0, 0, 0]))
+            rows.append(item.pictures[camera] + np.array([offset, 0, 0, 0, 0, 0, 0]))
             offset += len(item.ticks)
         table = np.concatenate(rows)
         if not len(table):
             continue
         block = blocks[table[:, 0].astype(int)]
         ones = np.ones(len(table), bool)
-        psnr_db, ssim, last_psnr, last_ssim = (
-            measures.average(table[:, column], block, ones) for column in range(1, 5)
-        )
+        figures = [measures.average(table[:, column], block, ones) for column in range(1, 7)]
+        baselines = {"last picture": dict(zip(("psnr_db", "ssim"), figures[2:4]))}
+        if math.isfinite(figures[4].value):
+            baselines["unoccluded run"] = dict(zip(("psnr_db", "ssim"), figures[4:6]))
         found[camera] = ImagePrediction(
-            psnr_db,
-            ssim,
+            figures[0],
+            figures[1],
             len(table),
             "covered" if imposed else "first re-appearance",
-            {"last picture": {"psnr_db": last_psnr, "ssim": last_ssim}},
+            baselines,
         )
     return found
 
@@ -319,11 +320,15 @@ def _notes(
             notes.append(
                 f"{spec.name}: the bundle's regions are not calibrated (`rssm calibrate`): no coverage"
             )
+    if how.imposed:
+        notes.append("odometry is no reference: bundles decode pictures and targets, not odometry")
     if not any(spec.kind == "image" for spec in contract.observations):
         notes.append("the contract has no camera: no picture is predicted")
     elif not any(len(rows) for item in played for rows in item.pictures.values()):
         notes.append("no picture was predicted: nothing re-appeared and nothing was covered")
-    if not any(np.isfinite(t.velocity).any() for item in played for t in item.ticks.targets.values()):
+    if contract.targets and not any(
+        np.isfinite(t.velocity).any() for item in played for t in item.ticks.targets.values()
+    ):
         notes.append("no recording says how the belt moved: the privileged baseline is missing")
     return (*notes, *MISSING)
 

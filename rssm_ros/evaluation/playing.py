@@ -57,7 +57,9 @@ class Played:
     ticks: Ticks
     references: Mapping[str, str]  # target -> where its truth comes from; without those that have none
     unlabelled: tuple[str, ...]  # targets whose visible fraction nobody recorded
-    pictures: Mapping[str, Array]  # camera -> [F, 5]: row of `ticks`, PSNR and SSIM, the same of the last one
+    # Camera -> [F, 7]: row of `ticks`; PSNR and SSIM of what was expected, of the last picture, and of what
+    # is decoded when nothing is covered (NaN: not asked).
+    pictures: Mapping[str, Array]
     lost_ticks: int  # left out: nothing had been seen for `max_gap`
     counters: Counter[str]
     recorded_s: float
@@ -89,11 +91,12 @@ def play(
     known = {target: len(truth.stamp_ns) > 0 for target, truth in truths.items()}
     references = {target: RECORDED for target in truths if known[target]}
     given: Recording = recording
-    passes = 2 if how.imposed and not all(known.values()) else 1
+    passes = 2 if how.imposed and not (known and all(known.values())) else 1
+    clear: dict[tuple[str, int], tuple[float, float]] = {}
     if how.imposed:
         given = ImposedRecording(recording, how.imposed, how.impose_seed)
         if passes == 2:
-            found = _unoccluded(session, recording, how, _part(watch, 0, 2))
+            found, clear = _unoccluded(session, given, how, _part(watch, 0, 2))
             truths |= {target: truth for target, truth in found.items() if not known[target]}
             references |= {target: UNOCCLUDED for target in found if not known[target]}
     elif truths and not any(known.values()):
@@ -101,7 +104,8 @@ def play(
             f"{name or 'the recording'} holds no truth about {', '.join(truths)}; "
             "cover its pictures on purpose instead: --impose blackout:4-8@0.1"
         )
-    player = _Player(session, given, how, {n: TruthByTick(t, contract.rate) for n, t in truths.items()})
+    by_tick = {name: TruthByTick(truth, contract.rate) for name, truth in truths.items()}
+    player = _Player(session, given, how, by_tick, clear)
     replay = Replay(session, contract, given, how.particles, how.seed)
     span = max(recording.end_ns - recording.start_ns, 1)
     told = _part(watch, passes - 1, passes)
@@ -124,33 +128,57 @@ def _part(watch: Watch | None, at: int, of: int) -> Watch:
     return lambda share: watch((at + share) / of) if watch is not None else None
 
 
-def _unoccluded(session: Session, recording: Recording, how: How, watch: Watch) -> dict[str, Truth]:
-    """What the filter believes of every target when nothing is covered, as the truth; all of it visible."""
+def _unoccluded(
+    session: Session, covered: ImposedRecording, how: How, watch: Watch
+) -> tuple[dict[str, Truth], dict[tuple[str, int], tuple[float, float]]]:
+    """What the filter believes of every target when nothing is covered, as the truth; all of it visible.
+
+    And (camera, tick) -> PSNR and SSIM of what it then decodes, at the ticks that will be covered.
+    """
+    recording = covered.recording
     contract, stamps = session.bundle.contract, list[int]()
+    pictures: dict[tuple[str, int], tuple[float, float]] = {}
     means: dict[str, list[Array]] = {spec.name: [] for spec in contract.targets}
     span = max(recording.end_ns - recording.start_ns, 1)
-    for count, (belief, _) in enumerate(Replay(session, contract, recording, how.particles, how.seed)):
+    for count, (belief, taken) in enumerate(Replay(session, contract, recording, how.particles, how.seed)):
         if belief.lost:
             continue
+        if covered.cover(belief.tick) is not None:
+            pictures |= _decoded(session, belief, taken)
         stamps.append(belief.stamp_ns)
         for name, rows in means.items():
             rows.append(belief.targets[name].point())
         if count % 100 == 0:
             watch(min((belief.stamp_ns - recording.start_ns) / span, 1.0))
     at, ones = np.array(stamps, np.int64), np.ones(len(stamps))
-    return {
+    truths = {
         spec.name: Truth(at, np.reshape(means[spec.name], (len(at), spec.dim)), ones)
         for spec in contract.targets
     }
+    return truths, pictures
+
+
+def _decoded(session: Session, belief: Belief, taken: Taken) -> dict[tuple[str, int], tuple[float, float]]:
+    expected, found = session.decode(State(belief.deter, belief.stoch)), {}
+    for name, picture in expected.items():
+        if name in taken.values and min(picture.shape[1:3]) >= WINDOW:
+            guess, real = np.clip(picture.mean(0), 0.0, 1.0), taken.values[name] / 255.0
+            found[name, belief.tick] = (psnr(guess, real), ssim(guess, real))
+    return found
 
 
 class _Player:
     """Turns beliefs into rows, one tick after the other."""
 
     def __init__(
-        self, session: Session, recording: Recording, how: How, truths: Mapping[str, TruthByTick]
+        self,
+        session: Session,
+        recording: Recording,
+        how: How,
+        truths: Mapping[str, TruthByTick],
+        clear: Mapping[tuple[str, int], tuple[float, float]] | None = None,
     ) -> None:
-        self._session, self._how, self._truths = session, how, truths
+        self._session, self._how, self._truths, self._clear = session, how, truths, clear or {}
         self._contract: Contract = session.bundle.contract
         self._recording = recording
         self._rows, self._of = _Rows(), {spec.name: _Rows() for spec in self._contract.targets}
@@ -257,7 +285,8 @@ class _Player:
                 expected = self._session.decode(State(belief.deter, belief.stoch))
                 for name, raw in self._recording.uncovered(belief.tick).items():
                     spec = self._contract.observation(name)
-                    self._compare(row, name, expected[name].mean(0), prepare(spec, raw))
+                    seen_at = self._clear.get((name, belief.tick), (math.nan, math.nan))
+                    self._compare(row, name, expected[name].mean(0), prepare(spec, raw), seen_at)
         elif before is not None and self._was_hidden and not hidden and seen and self._last:
             how = self._how
             drawn = noise.draw(self._session.latent, how.seed, belief.tick, how.particles)
@@ -268,17 +297,24 @@ class _Player:
         if cover is None:
             self._last |= seen
 
-    def _compare(self, row: int, name: str, expected: Array, picture: Array) -> None:
+    def _compare(
+        self,
+        row: int,
+        name: str,
+        expected: Array,
+        picture: Array,
+        seen: tuple[float, float] = (math.nan, math.nan),
+    ) -> None:
         real, last = picture / 255.0, self._last.get(name)
         if last is None or min(real.shape[:2]) < WINDOW:
             return
         guess = np.clip(expected, 0.0, 1.0)
         scores = (psnr(guess, real), ssim(guess, real), psnr(last / 255.0, real), ssim(last / 255.0, real))
-        self._compared[name].append((row, *scores))
+        self._compared[name].append((row, *scores, *seen))
 
     def pictures(self) -> dict[str, Array]:
-        """Camera -> [F, 5]."""
-        return {name: np.array(rows, np.float64).reshape(-1, 5) for name, rows in self._compared.items()}
+        """Camera -> [F, 7], see `Played`."""
+        return {name: np.array(rows, np.float64).reshape(-1, 7) for name, rows in self._compared.items()}
 
     # The end ----------------------------------------------------------------------------------------------
 

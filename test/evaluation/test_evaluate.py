@@ -153,7 +153,9 @@ def test_without_truth_the_unoccluded_run_is_the_reference(tmp_path, session):
     before = np.cumsum(hidden) == 0
     same = found.trace["package/mean"][before] == found.trace["package/truth"][before]
     assert same.all(), "the same filter, the same noise: equal until something is covered"
-    assert card.image_prediction["camera"].when == "covered"
+    pictures = card.image_prediction["camera"]
+    assert pictures.when == "covered" and set(pictures.baselines) == {"last picture", "unoccluded run"}
+    assert pictures.frames == arrays["present_camera"][found.trace["imposed"]].sum()
 
 
 def test_open_loop_is_the_filters_own_prediction(tmp_path, session):
