@@ -52,6 +52,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _print(found: Comparison) -> None:
     from rich.console import Console
+    from rich.markup import escape
     from rich.table import Table
 
     from rssm_ros.evaluation.compare_page import about, headline
@@ -60,22 +61,21 @@ def _print(found: Comparison) -> None:
     for name in dict.fromkeys(row.target for row in found.rows):
         table = Table(title=name or "whole run", title_justify="left")
         table.add_column("measure")
-        for item in found.runs:
-            table.add_column(item.name, justify="right")
-        for item in found.runs[1:]:
-            table.add_column(f"{item.name} less {found.runs[0].name}", justify="right")
+        names = [escape(each.name) for each in found.runs]
+        for title in (*names, *(f"{each} less {names[0]}" for each in names[1:])):
+            table.add_column(title, justify="right")
         for row in found.rows:
             if row.target != name:
                 continue
-            figures = [_told(row.scale.value(item.value), row.scale.interval(item)) for item in row.figures]
+            figures = [_told(row.scale.value(one.value), row.scale.interval(one)) for one in row.figures]
             for item in row.differences:
                 text = _told(row.scale.value(item.figure.value), row.scale.interval(item.figure))
                 begin, end = {None: ("", ""), True: ("[green]", "[/]"), False: ("[red]", "[/]")}[item.better]
                 figures.append(f"{begin}{text}{end}" + ("" if item.how == INTERVALS else f" {item.how}"))
             table.add_row(row.measure, *figures)
         console.print(table)
-    console.print(about(found))
-    console.print(headline(found))
+    console.print(about(found), markup=False)
+    console.print(headline(found), markup=False)
 
 
 def _told(value: str, between: str) -> str:

@@ -165,8 +165,7 @@ def _measures(unit: str) -> list[Measure]:
     made += [
         Measure(
             f"inside {level} % region, {group}, %", PERCENT, int(level) / 100, ratio,
-            _picked(group, "inside", level),
-            _grouped(lambda score, level=level: score.coverage.get(level, {}), group),
+            _picked(group, "inside", level), _grouped(_covered(level), group),
         )
         for level in ("50", "90", "95")
         for group in ("visible", "hidden")
@@ -178,6 +177,10 @@ def _measures(unit: str) -> list[Measure]:
         )
         for group in GROUPS
     ]  # fmt: skip
+
+
+def _covered(level: str) -> Callable[[TargetScore], Mapping[str, Estimate]]:
+    return lambda score: score.coverage.get(level, {})
 
 
 def _picked(group: str, *path: str) -> Callable[[Mapping[str, Any]], tuple[float, float] | None]:

@@ -98,6 +98,8 @@ def _drawn(item: Difference) -> Cell:
     if not all(math.isfinite(end) for end in ends):
         return Cell("", math.inf, item.how, "number")
     reach = 1.15 * max(abs(end) for end in ends) or 1.0
-    places = (round(100 + 100 * end / reach, 1) for end in ends)
+    low, value, high = (round(100 + 100 * end / reach, 1) for end in ends)
     colour = "--muted" if item.better is None else "--good" if item.better else "--bad"
-    return Cell("", figure_.value / reach, aside=item.how, kind="number", bar=Bar(*places, f"var({colour})"))
+    return Cell(
+        "", figure_.value / reach, aside=item.how, kind="number", bar=Bar(low, value, high, f"var({colour})")
+    )

@@ -9,6 +9,7 @@ it is not below because players lay their controls there.
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -96,12 +97,10 @@ def write_film(shown: Shown, recording: Recording, path: Path) -> Path:
         stream.width, stream.height, stream.pix_fmt = painter.width, painter.height, "yuv420p"
         stream.time_base = 1 / speed
         stream.codec_context.thread_count = 1  # a film is made beside other work
-        tick, picture = 0, first
-        while picture is not None:
+        for tick, picture in enumerate(chain([first], pictures)):
             if tick % step == 0:
                 drawn = av.VideoFrame.from_ndarray(painter.paint(tick, picture), format="rgb24")
                 container.mux(stream.encode(drawn))
-            picture, tick = next(pictures, None), tick + 1
         container.mux(stream.encode())
     temporary.replace(path)
     return path

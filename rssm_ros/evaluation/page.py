@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from rssm_ros.evaluation import page_tables as tables
-from rssm_ros.evaluation import plots
+from rssm_ros.evaluation import plots, plots_time
 from rssm_ros.evaluation.errors import EvaluationError
 from rssm_ros.evaluation.page_words import Verdict, headline, pictures, verdict
 from rssm_ros.evaluation.plots import Plot
@@ -72,7 +72,7 @@ def render_page(card: Scorecard, trace: Trace | None, film: Film | None, window:
         images=tables.images(card),
         messages=tables.messages(card),
         events=tables.events(card),
-        surprise=plots.surprise(trace, window, "surprise") if alone and trace and window else None,
+        surprise=plots_time.surprise(trace, window, "surprise") if alone and trace and window else None,
         provenance=provenance(card),
     )
 
@@ -115,7 +115,7 @@ def section(
             drawings["confidence"] = plots.confidence(trace, name, scale, prefix + "confidence")
         if window is not None:
             best = score.best_classical
-            timeline = plots.timeline(trace, name, best, scale, window, prefix + "timeline")
+            timeline = plots_time.timeline(trace, name, best, scale, window, prefix + "timeline")
     return Section(
         name,
         verdict(name, score),

@@ -31,7 +31,6 @@ STYLES = ("-", "--", ":", "-.")  # of baselines' lines, told apart without colou
 MARKS = ("o", "s", "^", "D", "v", "P", "X")
 FRACTIONS = 10  # classes of visible fraction in the confidence plot
 DOTS = 300  # single ticks shown behind the classes
-POINTS = 2000  # of a line over time; more cannot be seen
 RC = {
     "font.size": 12.0, "axes.titlesize": 12.0, "axes.labelsize": 12.0, "svg.fonttype": "none",
     "axes.edgecolor": RULE, "axes.labelcolor": MUTED, "xtick.color": RULE, "ytick.color": RULE,
@@ -53,7 +52,7 @@ class Plot:
 
 
 @contextmanager
-def _figure(width: int, height: int, **grid: Any) -> Iterator[tuple[Any, Any]]:
+def figure(width: int, height: int, **grid: Any) -> Iterator[tuple[Any, Any]]:
     """A figure of so many pixels and its axes. Raises EvaluationError without matplotlib."""
     try:
         import matplotlib
@@ -68,13 +67,13 @@ def _figure(width: int, height: int, **grid: Any) -> Iterator[tuple[Any, Any]]:
         yield figure, figure.subplots(**grid)
 
 
-def _plot(figure: Any, name: str, label: str) -> Plot:
+def inline(drawn: Any, name: str, label: str) -> Plot:
     """The figure as inline SVG. name: unique in the page; label: what a screen reader says."""
     import matplotlib
 
     buffer = io.StringIO()
     with matplotlib.rc_context({**RC, "svg.hashsalt": name}):
-        figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
+        drawn.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
     text = buffer.getvalue()
     text = text[text.index("<svg") :]
     text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
@@ -85,7 +84,7 @@ def _plot(figure: Any, name: str, label: str) -> Plot:
     text = re.sub(r' id="([^"]*)"', lambda found: found[0] if found[1] in used else "", text)
     for marker, colour in COLOURS.items():
         text = text.replace(marker, f"var({colour})")
-    width, height = (round(72 * inches) for inches in figure.get_size_inches())
+    width, height = (round(72 * inches) for inches in drawn.get_size_inches())
     head = f'<svg viewBox="0 0 {width} {height}" role="img" aria-label="{_escaped(label)}" class="plot">'
     return Plot(re.sub(r"<svg[^>]*>", lambda _: head, text, count=1), width)
 
@@ -102,7 +101,7 @@ def errors(target: TargetScore, scale: Scale, name: str) -> Plot:
     from matplotlib.ticker import MaxNLocator
 
     rows = [("belief", target.errors.by_group), *_by_hidden_error(target)]
-    with _figure(1080, 70 + 24 * len(rows), ncols=3, sharey=True) as (figure, axes):
+    with figure(1080, 70 + 24 * len(rows), ncols=3, sharey=True) as (drawn, axes):
         for axis, group in zip(axes, GROUPS):
             for height, (who, found) in enumerate(rows):
                 _whisker(axis, found.get(group), height, scale, ACCENT if who == "belief" else MUTED)
@@ -112,7 +111,7 @@ def errors(target: TargetScore, scale: Scale, name: str) -> Plot:
         axes[0].set_yticks(range(len(rows)), [spoken(who) for who, _ in rows])
         axes[0].get_yticklabels()[0].set(color=ACCENT, fontweight="bold")
         axes[1].set_xlabel(f"root mean square error, {scale.unit}")
-        return _plot(figure, name, "Errors of belief and baselines while visible, partly and fully hidden")
+        return inline(drawn, name, "Errors of belief and baselines while visible, partly and fully hidden")
 
 
 _WORDS = {"visible": "Visible", "partly": "Partly hidden", "hidden": "Fully hidden"}
@@ -189,7 +188,7 @@ def _lines(
 ) -> Plot:
     """One line per somebody over the same groups; baselines grey and named at their ends."""
     groups = list(dict.fromkeys(group for found in lines.values() for group in found))
-    with _figure(530, 320) as (figure, axis):
+    with figure(530, 320) as (drawn, axis):
         others = [who for who in lines if who != "belief"]
         ends = []
         for who, found in lines.items():
@@ -216,7 +215,7 @@ def _lines(
         axis.set_xticks(range(len(groups)), groups)
         axis.set(xlabel=x, ylabel=f"RMSE, {scale.unit}", ylim=(0, _ceiling(lines, scale)))
         _name_ends(axis, ends, len(groups))
-        return _plot(figure, name, label)
+        return inline(drawn, name, label)
 
 
 def _ceiling(lines: Mapping[str, Grouped], scale: Scale) -> float | None:
@@ -260,7 +259,7 @@ def spoken(name: str) -> str:
 def reliability(target: TargetScore, name: str) -> Plot:
     """How often the truth lies in the regions that claim to hold it."""
     levels = sorted(target.coverage, key=float)
-    with _figure(530, 320) as (figure, axis):
+    with figure(530, 320) as (drawn, axis):
         axis.plot([0, 100], [0, 100], color=MUTED, linewidth=1.2, linestyle="--")
         axis.fill_between([85, 95], 88, 92, color=SHADE, linewidth=0)
         styles = {"visible": ("o", "none"), "partly": ("D", "none"), "hidden": ("o", ACCENT)}
@@ -284,7 +283,7 @@ def reliability(target: TargetScore, name: str) -> Plot:
         axis.annotate(
             "goal", (85, 90), (-4, 0), textcoords="offset points", color=MUTED, va="center", ha="right"
         )
-        return _plot(figure, name, "Share of truths inside regions of 50, 90 and 95 percent")
+        return inline(drawn, name, "Share of truths inside regions of 50, 90 and 95 percent")
 
 
 def _floor(target: TargetScore) -> float:
@@ -298,7 +297,7 @@ def confidence(trace: Mapping[str, Array], target: str, scale: Scale, name: str)
     seen, std = trace[f"{target}/visibility"], deviation(trace[f"{target}/covariance"])
     known = np.isfinite(seen) & np.isfinite(std) & (std > 0)
     seen, std = seen[known], scale.factor * std[known]
-    with _figure(530, 320) as (figure, axis):
+    with figure(530, 320) as (drawn, axis):
         chosen = np.random.default_rng(0).permutation(len(seen))[:DOTS]
         axis.plot(seen[chosen], std[chosen], ".", color=MUTED, alpha=0.35, markersize=4, markeredgewidth=0)
         classes = np.clip((seen * FRACTIONS).astype(int), 0, FRACTIONS - 1)
@@ -315,7 +314,7 @@ def confidence(trace: Mapping[str, Array], target: str, scale: Scale, name: str)
         _plain_log(axis)
         axis.set(xlabel="share of it that can be seen", ylabel=f"claimed deviation, {scale.unit} (log)")
         axis.set_xlim(-0.03, 1.03)
-        return _plot(figure, name, "Claimed standard deviation over visible fraction")
+        return inline(drawn, name, "Claimed standard deviation over visible fraction")
 
 
 def deviation(covariance: Array) -> Array:
@@ -331,73 +330,3 @@ def _plain_log(axis: Any) -> None:
     axis.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axis.yaxis.set_minor_formatter(NullFormatter())
     axis.yaxis.set_minor_locator(LogLocator(subs=()))
-
-
-# -- over time -----------------------------------------------------------------------------------------
-
-
-def timeline(
-    trace: Mapping[str, Array], target: str, best: str | None, scale: Scale, window: slice, name: str
-) -> Plot:
-    """Error, claimed deviation and surprise over one stretch of time; shaded where hidden."""
-    here = {key: values[window] for key, values in trace.items()}
-    seconds = 1e-9 * (here["t_ns"] - here["t_ns"][0])
-    step = max(1, len(seconds) // POINTS)
-    truth = here[f"{target}/truth"]
-    error = scale.factor * np.linalg.norm(here[f"{target}/mean"] - truth, axis=1)
-    claim = scale.factor * deviation(here[f"{target}/covariance"])
-    claim = np.where(np.isfinite(error), claim, np.nan)  # of what is not there, nothing is claimed wrongly
-    grid = {"nrows": 2, "sharex": True, "gridspec_kw": {"height_ratios": (3, 1.4)}}
-    with _figure(1080, 400, **grid) as (figure, (top, bottom)):
-        for axis in (top, bottom):
-            _shade(axis, seconds, here[f"{target}/hidden_for"] > 0)
-        top.fill_between(seconds[::step], 0, 2 * claim[::step], color=ACCENT, alpha=0.14, linewidth=0,
-                         label="two claimed deviations")  # fmt: skip
-        if best is not None:
-            other = scale.factor * np.linalg.norm(here[f"{target}/baseline/{best}"] - truth, axis=1)
-            top.plot(seconds[::step], other[::step], color=MUTED, linewidth=1.1, label=spoken(best))
-        top.plot(seconds[::step], error[::step], color=ACCENT, label="belief")
-        shown = np.concatenate([error, 2 * claim])
-        ceiling = float(np.nanpercentile(shown, 99.5)) * 1.6 if np.isfinite(shown).any() else 1.0
-        top.set(ylim=(0, ceiling), ylabel=f"error, {scale.unit}")
-        top.legend(loc="upper right", ncols=3, labelcolor=INK, bbox_to_anchor=(1, 1.19), borderaxespad=0)
-        _surprise(bottom, here, seconds)
-        return _timed(figure, bottom, seconds, name, "Error, claimed deviation and surprise over time")
-
-
-def surprise(trace: Mapping[str, Array], window: slice, name: str) -> Plot:
-    """Surprise alone over one stretch of time, where no target has a truth; shaded where covered."""
-    here = {key: values[window] for key, values in trace.items()}
-    seconds = 1e-9 * (here["t_ns"] - here["t_ns"][0])
-    with _figure(1080, 220) as (figure, axis):
-        _shade(axis, seconds, here["imposed"] > 0)
-        _surprise(axis, here, seconds)
-        return _timed(figure, axis, seconds, name, "Surprise over time")
-
-
-def _surprise(axis: Any, here: Mapping[str, Array], seconds: Array) -> None:
-    step = max(1, len(seconds) // POINTS)
-    axis.plot(seconds[::step], here["surprise"][::step], color=ACCENT, linewidth=1.2)
-    axis.plot(seconds[::step], here["threshold"][::step], color=MUTED, linestyle="--", linewidth=1.0)
-    events = here["review"].astype(bool) & np.isfinite(here["surprise"])
-    axis.plot(seconds[events], here["surprise"][events], "v", color=ALARM, markersize=7)
-    axis.set(xlabel="s", ylabel="surprise, nats", ylim=(0, None), xlim=(0, max(seconds[-1], 1e-3)))
-
-
-def _timed(figure: Any, axis: Any, seconds: Array, name: str, label: str) -> Plot:
-    """The figure, and where its time begins and ends in pixels: so that a film can move in it."""
-    plot = _plot(figure, name, label)
-    left, right = (axis.transData.transform((x, 0))[0] for x in (0.0, seconds[-1]))
-    return Plot(plot.svg, plot.width, (float(left), float(right), 0.0, float(seconds[-1])))
-
-
-def _shade(axis: Any, seconds: Array, hidden: Array) -> None:
-    half = float(np.median(np.diff(seconds))) / 2 if len(seconds) > 1 else 0.0
-    for begin, end in runs(hidden):
-        axis.axvspan(seconds[begin] - half, seconds[end - 1] + half, color=SHADE, linewidth=0)
-
-
-def runs(mask: npt.ArrayLike) -> list[tuple[int, int]]:
-    """Stretches [begin, end) in which a mask [T] holds."""
-    edges = np.diff(np.concatenate([[0], np.asarray(mask, np.int8), [0]]))
-    return list(zip(np.flatnonzero(edges == 1).tolist(), np.flatnonzero(edges == -1).tolist()))

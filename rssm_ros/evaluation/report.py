@@ -11,7 +11,7 @@ import numpy.typing as npt
 from rssm_ros.evaluation.errors import EvaluationError
 from rssm_ros.evaluation.overlay import Shown, hidden_of, write_film
 from rssm_ros.evaluation.page import Film, film_source, render_page
-from rssm_ros.evaluation.plots import runs
+from rssm_ros.evaluation.plots_time import runs
 from rssm_ros.evaluation.scorecard import TRACE_FILE, Scorecard, read_scorecard
 from rssm_ros.recordings.recording import Recording
 

@@ -15,7 +15,7 @@ from rssm_ros.evaluation import page, report
 from rssm_ros.evaluation.errors import EvaluationError
 from rssm_ros.evaluation.overlay import BANNER, BELIEF, SIDE, STRIP, Painter, Shown, projection_of, write_film
 from rssm_ros.evaluation.page_words import verdict
-from rssm_ros.evaluation.plots import runs
+from rssm_ros.evaluation.plots_time import runs
 from rssm_ros.evaluation.scorecard import Errors, TargetScore
 from rssm_ros.evaluation.statistics import Estimate
 from rssm_ros.evaluation.units import PERCENT, RATIO, Scale
@@ -311,6 +311,40 @@ def test_the_film_shows_the_stretch_in_real_time(folder: Path) -> None:
         assert stream.average_rate == 20
         assert (stream.width, stream.height) == (SIDE, BANNER + STRIP + SIDE)
         assert sum(1 for _ in film.decode(stream)) == 200
+
+
+def test_a_robots_camera_sees_its_frame_the_same_wherever_it_drives() -> None:
+    """The manipulator's projection is taken where the base stands at first; it must not matter."""
+    mujoco = pytest.importorskip("mujoco")
+    from rssm_ros.envs.cell import Cell
+    from rssm_ros.evaluation.projection import pinhole, to_world
+    from rssm_ros.evaluation.video import PACKAGE_TOP
+
+    cell = Cell()
+    at = int(cell.model.joint("base").qposadr[0])
+    cell.data.qpos[at : at + 2] += (1.3, -0.4)
+    cell.data.qpos[at + 3 : at + 7] = (np.cos(0.35), 0, 0, np.sin(0.35))
+    mujoco.mj_forward(cell.model, cell.data)
+    points = np.array([[-0.5, 0.5], [0.0, 0.6], [0.4, 0.7]])
+    world = to_world(cell.base_pose(), points, PACKAGE_TOP)
+    expected = pinhole(cell.model, cell.data, "camera", 480, 480).project(world)
+    project = projection_of(find_contract("manipulator"), "package", 480, 480)
+    assert project is not None
+    np.testing.assert_allclose(project(points), expected, atol=0.5)
+
+
+def test_the_dot_is_where_the_picture_is_brightest() -> None:
+    from rssm_ros.envs.dot import find_setting, simulate
+
+    episodes = simulate(find_setting("published"), [0])
+    project = projection_of(find_contract("dot"), "dot", 320, 320)
+    assert project is not None
+    clear = np.flatnonzero(episodes.visibility[0] > 0.99)
+    for tick in clear[:5]:
+        picture = np.squeeze(episodes.images[0, tick])
+        row, column = np.unravel_index(picture.argmax(), picture.shape)
+        (place,) = project(episodes.states[0, tick, :2][None])
+        np.testing.assert_allclose(place, [10 * (column + 0.5), 10 * (row + 0.5)], atol=7.1)
 
 
 def _shown(run: Made, contract: str, ticks: int = 20, **changes: np.ndarray) -> Shown:
