@@ -293,4 +293,5 @@ ABOUT: Mapping[str, str] = {
     "kalman": "Kalman filter, constant velocity with decay, true places as its detections",
     "constant": "the best constant guess",
     "carried": "the last seen place moved on by the true velocity of the belt",
+    "belt_informed": "the simulator's own tracker: the belt's true motion and the paddle's pushes",
 }

@@ -16,7 +16,9 @@ from rssm_ros.online.limits import Limits
 from rssm_ros.recordings import APPLIED, Event, Observation, Truth
 
 Array = npt.NDArray[Any]
-VELOCITY = "velocity_"  # + target: what only a simulator knows, m/s in the robot's frame
+# + target: what only a simulator knows, in the robot's frame.
+VELOCITY = "velocity_"  # m/s, of what carries it
+PRIVILEGED = "privileged_"  # m, where a tracker has it that knows more than any observation tells
 
 
 class CollectedRecording:
@@ -58,14 +60,20 @@ class CollectedRecording:
     @property
     def velocity(self) -> Mapping[str, Truth]:
         """Target name -> the true velocity of what carries it, m/s in the robot's frame, where recorded."""
-        found = {}
-        for spec in self.contract.targets:
-            value = self._arrays.get(VELOCITY + spec.name)
-            if value is not None:
-                found[spec.name] = Truth(
-                    self._stamps, np.asarray(value, np.float64), np.full(len(value), np.nan)
-                )
-        return found
+        return self._extra(VELOCITY)
+
+    @property
+    def privileged(self) -> Mapping[str, Truth]:
+        """Target name -> where a privileged tracker has it, where recorded."""
+        return self._extra(PRIVILEGED)
+
+    def _extra(self, prefix: str) -> dict[str, Truth]:
+        values = {spec.name: self._arrays.get(prefix + spec.name) for spec in self.contract.targets}
+        return {
+            name: Truth(self._stamps, np.asarray(value, np.float64), np.full(len(value), np.nan))
+            for name, value in values.items()
+            if value is not None
+        }
 
     @property
     def reward(self) -> Truth:

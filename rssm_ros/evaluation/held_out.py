@@ -3,7 +3,9 @@ knows.
 
 Episodes as `rssm collect manipulator` records them, with seeds that no training uses. Besides the tunnel and
 the arm, which hide packages for a few or for many ticks, the camera is lost in spells of 1 to 24 ticks, short
-ones as often as long ones. `velocity_package` is the belt's, in the robot's frame, for the privileged one.
+ones as often as long ones. For privileged baselines: `velocity_package` is the belt's, in the robot's frame;
+`privileged_package` is where the acceptance table's belt-informed tracker has it, which knows the belt, the
+paddle and the truth whenever anything of the package is seen.
 """
 
 from typing import Any
@@ -11,7 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from rssm_ros.evaluation.collected import VELOCITY
+from rssm_ros.evaluation.collected import PRIVILEGED, VELOCITY
 from rssm_ros.training.collect import Arrays, Source
 from rssm_ros.training.collect_manipulator import EpisodePlan, record_episode
 
@@ -22,16 +24,17 @@ OPEN = (20, 120)  # ticks between two of them
 _worker: dict[str, Any] = {}
 
 
-class BeltWatch:
-    """An environment that remembers how the belt moved, in the robot's frame: `velocities` [T, 2] m/s."""
+class Watched:
+    """An environment that remembers its true states, and how much of the package was in view."""
 
     def __init__(self, env: Any) -> None:
         self._env, self.contract = env, env.contract
-        self.velocities: list[tuple[float, float]] = []
+        self.truths: list[Any] = []
+        self.visibility: list[float] = []
 
     def reset(self, seed: int) -> Any:
         """A new episode."""
-        self.velocities = []
+        self.truths, self.visibility = [], []
         observation, info = self._env.reset(seed=seed)
         self._note(info)
         return observation, info
@@ -43,9 +46,30 @@ class BeltWatch:
         return found
 
     def _note(self, info: Any) -> None:
-        truth = info["truth"]
-        heading, speed = truth.base[2], truth.belt_velocity  # the belt runs along the world's x
-        self.velocities.append((speed * np.cos(heading), -speed * np.sin(heading)))
+        self.truths.append(info["truth"])
+        self.visibility.append(float(info["visibility"]))
+
+    def velocities(self) -> npt.NDArray[np.float32]:
+        """[T, 2] m/s of the belt, which runs along the world's x, in the robot's frame."""
+        heading = np.array([truth.base[2] for truth in self.truths])
+        speed = np.array([truth.belt_velocity for truth in self.truths])
+        return np.stack([speed * np.cos(heading), -speed * np.sin(heading)], -1).astype(np.float32)
+
+    def tracked(self, camera: npt.NDArray[np.bool_]) -> npt.NDArray[np.float32]:
+        """[T, 2] m in the robot's frame where the belt-informed tracker has the package; NaN: nowhere.
+
+        camera: [T] whether a picture came.
+        """
+        from rssm_ros.envs.policies import DeadReckoning
+
+        tracker, places = DeadReckoning(belt=True), np.full((len(self.truths), 2), np.nan)
+        for row, truth in enumerate(self.truths):
+            found = tracker.update(truth, self.visibility[row] * bool(camera[row])).package
+            if found is not None:
+                x, y, heading = truth.base
+                dx, dy, c, s = found[0] - x, found[1] - y, np.cos(heading), np.sin(heading)
+                places[row] = (c * dx + s * dy, c * dy - s * dx)
+        return places.astype(np.float32)
 
 
 def camera_losses(ticks: int, seed: int) -> npt.NDArray[np.bool_]:
@@ -66,10 +90,11 @@ def record(plan: EpisodePlan) -> Arrays:
 
     if "env" not in _worker or _worker["env"].episode_seconds != plan.seconds:
         _worker["env"] = ManipulatorEnv(episode_seconds=plan.seconds)
-    watch = BeltWatch(_worker["env"])
-    arrays = record_episode(plan, watch)
-    arrays[f"{VELOCITY}package"] = np.array(watch.velocities, np.float32)
+    watched = Watched(_worker["env"])
+    arrays = record_episode(plan, watched)
     arrays["present_camera"] = arrays["present_camera"] & ~camera_losses(len(arrays["reward"]), plan.seed)
+    arrays[f"{VELOCITY}package"] = watched.velocities()
+    arrays[f"{PRIVILEGED}package"] = watched.tracked(arrays["present_camera"])
     return arrays
 
 

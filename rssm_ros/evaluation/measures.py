@@ -83,6 +83,14 @@ def identities(place: Floats, episode: Integers) -> Integers:
     return np.where(known, np.cumsum(begins) - 1, -1)
 
 
+def seen_before(identity: Integers, seen: Bools) -> Bools:
+    """[T] whether this very object has been seen by now; `seen` [T] says when anything of it was."""
+    count = np.cumsum(seen)
+    begins = np.r_[True, identity[1:] != identity[:-1]] if len(identity) else np.zeros(0, bool)
+    before = np.where(begins, count - seen, 0)
+    return np.asarray((count - np.maximum.accumulate(before) > 0) & (identity >= 0), np.bool_)
+
+
 @dataclass(frozen=True)
 class Runs:
     """R hidden runs after which the same object came back, as indices into the ticks."""

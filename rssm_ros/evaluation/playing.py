@@ -190,9 +190,16 @@ class _Player:
         )
         every = how.open_loop_every
         self._open_loop = OpenLoop(session, how.particles, how.seed, every) if every else None
-        velocity = getattr(recording, "velocity", None) or {}
+        # What only a simulator knows: beside a Recording's interface, where there is any.
+        inner = recording.recording if isinstance(recording, ImposedRecording) else recording
+        told = {"velocity": getattr(inner, "velocity", {})}
+        if inner is recording:  # that tracker was told of pictures that are covered now
+            told["privileged"] = getattr(inner, "privileged", {})
         rate = self._contract.rate
-        self._velocity = {name: TruthByTick(truth, rate) for name, truth in velocity.items()}
+        self._extra = {
+            kind: {name: TruthByTick(truth, rate) for name, truth in table.items()}
+            for kind, table in told.items()
+        }
         self._parts: list[Ticks] = []
         self._row, self._episode, self.lost = 0, -1, 0
         self._before: Belief | None = None
@@ -240,14 +247,18 @@ class _Player:
             visibility = clear * label
             mean = belief.targets[spec.name]
             nothing = np.full(spec.dim, np.nan)
-            velocity = self._velocity.get(spec.name)
+            extra = {
+                kind: nothing if spec.name not in table else table[spec.name].at(belief.tick)[0]
+                for kind, table in self._extra.items()
+            }
             self._of[spec.name].add(
                 truth=truth,
                 visibility=visibility,
                 means=mean.mean,
                 stds=np.maximum(mean.std, LEAST_STD),
                 memoryless=memoryless.get(spec.name, nothing),
-                velocity=nothing if velocity is None else velocity.at(belief.tick)[0],
+                velocity=extra["velocity"],
+                privileged=extra.get("privileged", nothing),
             )
             hidden |= at == 0 and visibility <= HIDDEN
         if self._open_loop is not None:
@@ -362,5 +373,6 @@ class _Player:
             log_std=np.log(spread(mean, std)),
             memoryless=of.of("memoryless", (d,)),
             velocity=of.of("velocity", (d,)),
+            privileged=of.of("privileged", (d,)),
             open_loop=np.full((len(truth), 0, d), np.nan, np.float32),
         )

@@ -43,6 +43,9 @@ class Errors:
     by_group: Grouped  # visible, partly, hidden
     by_hidden_ticks: Grouped  # 1, 2-4, 5-8, 9-16, 17+: ticks hidden in a row so far
     by_visible_fraction: Grouped
+    by_history: Grouped = field(
+        default_factory=dict
+    )  # hidden ticks: seen_before, never_seen (as this object)
 
     def to_dict(self, unit: str) -> dict[str, Any]:
         """Plain data; the unit becomes part of the key."""
@@ -50,12 +53,13 @@ class Errors:
             f"rmse_{unit}": _plain(self.by_group),
             "rmse_by_hidden_ticks": _plain(self.by_hidden_ticks),
             "rmse_by_visible_fraction": _plain(self.by_visible_fraction),
+            "rmse_hidden_by_history": _plain(self.by_history),
         }
 
     @staticmethod
     def from_dict(data: Mapping[str, Any], unit: str) -> "Errors":
         """The inverse of `to_dict`."""
-        names = (f"rmse_{unit}", "rmse_by_hidden_ticks", "rmse_by_visible_fraction")
+        names = (f"rmse_{unit}", "rmse_by_hidden_ticks", "rmse_by_visible_fraction", "rmse_hidden_by_history")
         return Errors(*(_grouped(data.get(name)) for name in names))
 
 

@@ -26,6 +26,7 @@ class TargetTicks:
     log_std: Array  # [T]
     memoryless: Array  # [T, d] the mean that the latest picture alone gives; NaN: not computed
     velocity: Array  # [T, d] true velocity of what carries it, in the robot's frame; NaN: unknown
+    privileged: Array  # [T, d] where a privileged tracker has it; NaN: there is none
     open_loop: Array  # [T, H, d] predicted without looking from here on; NaN: not predicted from here
 
 

@@ -76,6 +76,12 @@ def test_identities_change_with_gaps_jumps_and_episodes():
     assert found[[0, 99, 100, 199, 200, 201, 299, 300, 399]].tolist() == [0, 0, 1, 1, -1, 2, 2, 3, 3]
 
 
+def test_seen_before_starts_anew_with_every_object():
+    identity = np.array([0, 0, 0, 1, 1, 1, -1, 2, 2])
+    seen = bools(".x....x.x")
+    assert m.seen_before(identity, seen).tolist() == bools(".xx.....x").tolist()
+
+
 def test_hidden_runs_by_hand():
     """Seen again as the same; seen again as another; never seen again."""
     hidden = bools("..xx...xxx..xx")
