@@ -149,14 +149,22 @@ def _watch(supervisor: Any, recording: BagRecording, console: Console, asked: li
             if console.quiet or time.monotonic() - shown < pace:
                 continue
             shown, status = time.monotonic(), supervisor.status()
-            line = Text(f"{(supervisor.sim_ns - begun) * 1e-9:.1f}/{length:.1f} s  ", no_wrap=True)
-            line.append(f"surprise {status.surprise:.1f} nats")
-            if status.error_m == status.error_m:
-                line.append(f"  error {100 * status.error_m:.1f} cm")
+            line = _line((supervisor.sim_ns - begun) * 1e-9, length, status)
             if console.is_terminal:
                 live.update(line, refresh=True)
             else:
                 console.print(line, soft_wrap=True)
+
+
+def _line(played: float, length: float, status: Any) -> Text:
+    if played > length:
+        return Text("all is played; until every belief is final ...", no_wrap=True)
+    line = Text(f"{played:.1f}/{length:.1f} s", no_wrap=True)
+    if status.surprise == status.surprise:
+        line.append(f"  surprise {status.surprise:.1f} nats")
+    if status.error_m == status.error_m:
+        line.append(f"  error {100 * status.error_m:.1f} cm")
+    return line
 
 
 def _found(outcome: Outcome, out: Path) -> dict[str, Any]:

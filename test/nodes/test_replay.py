@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 pytest.importorskip("rclpy")
@@ -75,6 +76,19 @@ def test_every_message_is_played_once_at_its_time(tmp_path: Path) -> None:
     assert events == [SECOND, 45 * SECOND // 20]
     # Time goes on until the last tick has left the filter's window.
     assert same[-1].now_ns >= 69 * SECOND // 20 + int(CONTRACT.history * SECOND) + 100_000_000
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_compressed_pictures_are_played_without_loss(channels: int) -> None:
+    from types import SimpleNamespace as Space
+
+    from rssm_ros import messages
+    from rssm_ros.nodes.player_node import _fill_compressed
+
+    pixels = np.random.default_rng(0).integers(0, 256, (5, 7, channels), np.uint8)
+    message = Space(format="", data=b"")
+    _fill_compressed(message, pixels)
+    np.testing.assert_array_equal(messages.read_image(message, channels), pixels)
 
 
 def test_a_bag_that_is_not_there_is_one_line(tmp_path: Path) -> None:
