@@ -83,6 +83,8 @@ def test_a_good_bundle_beats_every_classical_tracker(cards):
     good = cards["shipped"]
     assert good.ticks["hidden"] > 200
     assert good.ratio_to_best_classical.value < 0.6
+    best = good.baselines[good.best_classical]
+    assert error(good.baselines["belt_informed"], "hidden") < 0.7 * error(best, "hidden"), "there is headroom"
     assert (
         good.errors.by_group["hidden"].value > good.baselines["carried"].errors.by_group["hidden"].value * 0.2
     )
