@@ -152,6 +152,8 @@ def _paired(one: _Run, other: _Run) -> Iterator[tuple[Any, Any]]:
             return
         if theirs[0].tick == ours[0].tick:
             yield ours, theirs
+    for _ in right:
+        pass  # a run's counters are complete at its end
 
 
 def _scale(session: Session, recording: Recording, particles: int, seed: int) -> float:

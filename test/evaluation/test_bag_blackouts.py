@@ -93,6 +93,7 @@ def test_errors_grow_by_what_the_model_misses_and_are_gone_with_the_first_frame(
     told = summary(found)
     assert told["ticks_until_back"] == 1 and told["blackouts"] == grown[1]["count"]
     assert 0.1 < told["largest_rise_share"]["picture"] < 0.3
+    assert told["counters"]["camera/accepted"] > 200
     json.dumps(told)
     frames, undisturbed, hidden = found.strip
     assert frames.shape == undisturbed.shape == hidden.shape and len(frames) >= 4
