@@ -35,6 +35,11 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     )
     parser.add_argument("--repeats", type=int, default=300, help="calls per row at most (default 300)")
     parser.add_argument(
+        "--backend",
+        default="onnxruntime",
+        help="filter: what computes the steps, as in `rssm verify` (default onnxruntime)",
+    )
+    parser.add_argument(
         "--steps",
         type=int,
         default=0,
@@ -89,6 +94,7 @@ def _request(args: argparse.Namespace) -> Any:
         seconds=args.seconds,
         repeats=args.repeats,
         steps=args.steps,
+        backend=args.backend,
         bundle=args.bundle,
     )
 

@@ -54,6 +54,11 @@ class Session:
         return self._backend.name
 
     @property
+    def device(self) -> str:
+        """What it computes on now: `cpu`, or what may vanish."""
+        return self._backend.device
+
+    @property
     def tolerance(self) -> float:
         """How far a step of this backend may be from the record."""
         return self._backend.tolerance

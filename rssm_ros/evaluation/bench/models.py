@@ -37,11 +37,13 @@ def untrained(size: str, conv: str, contract: Contract) -> Model:
     return Model(world_model, Actor(sizes, contract.action_dim), Critic(sizes))
 
 
-def temporary_bundle(size: str, conv: str, contract: Contract, folder: Path) -> tuple[Model, Path]:
+def temporary_bundle(
+    size: str, conv: str, contract: Contract, folder: Path, torchscript: bool = False
+) -> tuple[Model, Path]:
     """The model and the bundle it became, inside `folder`."""
     model = untrained(size, conv, contract)
     place = folder / f"{size}-{conv}"
-    export_bundle(model, contract, place, horizon=HORIZON)
+    export_bundle(model, contract, place, horizon=HORIZON, torchscript=torchscript)
     return model, place
 
 

@@ -14,6 +14,7 @@ from rssm_ros.evaluation.bench.peaks import TORCH, Peaks
 from rssm_ros.evaluation.bench.rows import Part, Row, floor, size_of
 from rssm_ros.evaluation.bench.timing import Effort, Timing, measure
 from rssm_ros.evaluation.errors import EvaluationError
+from rssm_ros.online.backends.backend import DEFAULT
 from rssm_ros.training.machine import prepare
 
 PACKAGES = ("numpy", "onnxruntime", "torch", "opencv-python")
@@ -37,6 +38,7 @@ class Request:
     seconds: float = 2.0  # at most so long per row of the filter; five times that per row of the others
     repeats: int = 300  # at most so many calls per row
     steps: int = 0  # of the filter in a row, to see whether memory grows; 0: not asked for
+    backend: str = DEFAULT  # of the filter's sessions
     bundle: Path | None = None  # the shipped one, where the filter's rows ask for it
 
     def __post_init__(self) -> None:
@@ -97,11 +99,16 @@ class Bench:
         size: str | None = None,
         dtype: str = "float32",
         backend: str = "torch",
+        device: str | None = None,
         where: dict[str, Any] | None = None,
     ) -> Row:
-        """A row; its floor, from bandwidths measured right now, where there are parts."""
+        """A row; its floor, from bandwidths measured right now, where there are parts.
+
+        device: what computed it, where that is not torch's; it has no floor: the peaks are torch's.
+        """
         told, least, plain = dict(where or {}), None, None
-        if parts:
+        about = self.about if device in (None, "cpu") else {**self.about, "device": device}
+        if parts and about["device"] == self.about["device"]:
             peaks = self.peaks.operations(dtype)
             bandwidth = self.peaks.bandwidth(size_of(parts, dtype))
             least = floor(parts, max(peaks.values()), bandwidth, dtype)
@@ -122,5 +129,5 @@ class Bench:
             floor_torch_ms=plain,
             cpu_ms=timing.cpu_ms,
             parts=told,
-            **self.about,
+            **about,
         )

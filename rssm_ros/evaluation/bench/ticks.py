@@ -18,6 +18,7 @@ from rssm_ros.evaluation.bench.setting import Bench
 from rssm_ros.evaluation.bench.soak import Robot, soak
 from rssm_ros.evaluation.errors import EvaluationError
 from rssm_ros.online import noise
+from rssm_ros.online.backends.backend import DEFAULT
 from rssm_ros.online.filter import Filter
 from rssm_ros.online.grid import stamp_of, tick_of
 from rssm_ros.online.preprocess import prepare
@@ -29,7 +30,6 @@ Array = npt.NDArray[Any]
 PARTICLES = 32
 SMALL = "size1m"
 RAW = (480, 640, 3)  # of a camera
-ORT = "onnxruntime"
 
 
 class Tick:
@@ -59,14 +59,16 @@ class Tick:
 def rows(bench: Bench) -> list[Row]:
     """All rows of the filter."""
     if bench.device.type != "cpu":
-        raise EvaluationError("bench filter: sessions run on the CPU; leave --device out")
+        raise EvaluationError("bench filter: --device is torch's; say --backend, e.g. onnxruntime-cuda")
     shipped = bench.request.bundle or paths.share_path("models", "manipulator")
-    session = Session(shipped, bench.request.threads, prove=False)  # first: it may not be there
+    backend = bench.request.backend
+    # First: the bundle, or the backend, may not be there.
+    session = Session(shipped, bench.request.threads, prove=False, backend=backend)
     found: list[Row] = []
     with tempfile.TemporaryDirectory(prefix="rssm-bench-") as made:
         for size in dict.fromkeys((bench.request.size, SMALL)):
             for conv in bench.request.convolutions:
-                found += _preset(bench, size, conv, Path(made), core=not found)
+                found += _preset(bench, size, conv, Path(made), core=not found and backend == DEFAULT)
     world_model = described(session)
     conv = world_model.sizes.conv
     found += _steps(bench, world_model, session, session.bundle.name, conv)
@@ -78,8 +80,11 @@ def rows(bench: Bench) -> list[Row]:
 
 def _preset(bench: Bench, size: str, conv: str, folder: Path, core: bool) -> list[Row]:
     """An untrained model of a preset as a bundle; its core by itself where asked for."""
-    model, place = temporary_bundle(size, conv, camera_contract(), folder)
-    session = Session(place, bench.request.threads, prove=False)
+    backend = bench.request.backend
+    model, place = temporary_bundle(
+        size, conv, camera_contract(), folder, torchscript=backend.startswith("torchscript")
+    )
+    session = Session(place, bench.request.threads, prove=False, backend=backend)
     found = [_core(bench, model.world_model, session, folder)] if core else []
     return found + _steps(bench, model.world_model, session, size, conv)
 
@@ -110,7 +115,7 @@ def _core(bench: Bench, model: WorldModel, session: Session, folder: Path) -> Ro
         feeds |= {f"tokens_{name}": tokens, f"presence_{name}": np.ones(1, np.bool_)}
     used = {item.name: feeds[item.name] for item in graph.get_inputs()}
     timing = bench.time(lambda: graph.run(None, used))
-    return bench.row("filter", "core", 1, timing, filter_parts(model, heads=False), backend=ORT)
+    return bench.row("filter", "core", 1, timing, filter_parts(model, heads=False), backend=DEFAULT)
 
 
 def _steps(bench: Bench, model: WorldModel, session: Session, size: str, conv: str) -> list[Row]:
@@ -118,12 +123,19 @@ def _steps(bench: Bench, model: WorldModel, session: Session, size: str, conv: s
     seen = [part for name, encoder in model.encoders.items() for part in encoder_parts(encoder, "encode")]
     found = []
     for particles in (1, PARTICLES):
+        session.warm_up(particles)
         tick = Tick(session, particles)
         parts = seen + filter_parts(model, particles)
         timing = bench.time(tick.whole)
         where = {"encode": bench.time(tick.encode).to_dict(), "step": bench.time(tick.step).to_dict()}
-        found.append(bench.row("filter", conv, particles, timing, parts, size=size, backend=ORT, where=where))
+        told: dict[str, Any] = {"size": size, **_computed_by(session)}
+        found.append(bench.row("filter", conv, particles, timing, parts, **told, where=where))
     return found
+
+
+def _computed_by(session: Session) -> dict[str, Any]:
+    """For a row: the backend, and its device."""
+    return {"backend": session.backend, "device": session.device}
 
 
 def _replay(bench: Bench, session: Session, conv: str) -> list[Row]:
@@ -155,7 +167,7 @@ def _replay(bench: Bench, session: Session, conv: str) -> list[Row]:
     calls = timing.repeats + bench.effort().warmup
     where = {"ticks": ticks, "replayed_per_call": (filter_.counters["replayed"] - before) / calls}
     size = session.bundle.name
-    return [bench.row(f"replay_{ticks}", conv, 1, timing, size=size, backend=ORT, where=where)]
+    return [bench.row(f"replay_{ticks}", conv, 1, timing, size=size, where=where, **_computed_by(session))]
 
 
 def _soak(bench: Bench, session: Session, conv: str) -> Row:
@@ -165,7 +177,7 @@ def _soak(bench: Bench, session: Session, conv: str) -> Row:
     growth = soak(robot, bench.request.steps)
     timing = bench.time(robot.step)
     size, where = session.bundle.name, growth.to_dict()
-    return bench.row(f"soak_{growth.steps}", conv, 1, timing, size=size, backend=ORT, where=where)
+    return bench.row(f"soak_{growth.steps}", conv, 1, timing, size=size, where=where, **_computed_by(session))
 
 
 def _images(bench: Bench, contract: Contract) -> list[Row]:
