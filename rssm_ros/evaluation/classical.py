@@ -8,7 +8,7 @@ was seen they give the best constant guess.
 import itertools
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -23,6 +23,7 @@ Integers = npt.NDArray[np.int64]
 ODOMETRY = "nav_msgs/msg/Odometry"
 FORWARD, TURN = "twist.twist.linear.x", "twist.twist.angular.z"
 WINDOW = 5  # ticks over which constant velocity is measured
+FADES = (0.5, 1.0, 2.0, 4.0, 8.0, math.inf)  # s
 TUNE_TICKS = 20_000  # the most that the Kalman filter is tuned on
 
 
@@ -158,21 +159,23 @@ class KalmanSettings:
     memory: Floats  # s
     speed: float  # m/s, deviation of the velocity of something new
     gate: float = 5.0  # deviations of the innovation from which on it is another object
+    fade: float = math.inf  # s unseen after which a third of the way from the constant guess is left
 
     def only(self, index: int) -> "KalmanSettings":
         """One candidate."""
         one = slice(index, index + 1)
-        return KalmanSettings(self.shock[one], self.noise[one], self.memory[one], self.speed, self.gate)
+        return replace(self, shock=self.shock[one], noise=self.noise[one], memory=self.memory[one])
 
     def to_dict(self) -> dict[str, Any]:
         """Of one candidate, for people."""
-        memory = float(self.memory[0])
+        memory, fade = float(self.memory[0]), self.fade
         return {
             "shock": float(self.shock[0]),
             "noise": float(self.noise[0]),
             "memory_s": memory if math.isfinite(memory) else None,
             "speed": self.speed,
             "gate": self.gate,
+            "fade_s": fade if math.isfinite(fade) else None,
         }
 
 
@@ -260,8 +263,19 @@ def candidates(told: Told) -> KalmanSettings:
     return KalmanSettings(grid[:, 0], grid[:, 1], grid[:, 2], speed)
 
 
-def tuned(told: Told, hidden: Bools) -> KalmanSettings:
-    """The candidate with the least squared error over the hidden ticks (all ticks, where none is hidden)."""
+def faded(path: Floats, told: Told, guess: Floats, fade: float) -> Floats:
+    """Positions [..., T, d] that go over to the constant guess [T, d] the longer nothing was seen."""
+    ticks = np.arange(len(told.place), dtype=float)[:, None]
+    unseen = ticks - forward_fill(ticks, told.known(), told.episode)  # [T, 1]
+    share = np.exp(-np.where(np.isfinite(unseen), unseen, 0.0) * told.dt / fade)
+    return np.asarray(guess + share * (path - guess))
+
+
+def tuned(told: Told, hidden: Bools, guess: Floats | None = None) -> KalmanSettings:
+    """The candidate with the least squared error over the hidden ticks (all ticks, where none is hidden).
+
+    guess: [T, d] what it may fade into.
+    """
     last = int(told.episode[min(TUNE_TICKS, len(told.episode)) - 1]) if len(told.episode) else 0
     part = told.episode <= last
     if part.sum() > 2 * TUNE_TICKS:  # one long episode
@@ -269,11 +283,17 @@ def tuned(told: Told, hidden: Bools) -> KalmanSettings:
     few = Told(told.place[part], told.seen[part], told.episode[part], told.dt)
     settings = candidates(few)
     judged = hidden[part] if hidden[part].any() else np.ones(int(part.sum()), bool)
-    square = np.square(kalman(few, settings) - few.place).sum(-1)[:, judged]
-    square = np.where(np.isfinite(square).all(0), square, np.nan)
-    if not np.isfinite(square).any():
-        return settings.only(0)
-    return settings.only(int(np.nanmean(square[:, np.isfinite(square[0])], axis=1).argmin()))
+    paths, best = kalman(few, settings), (math.inf, settings.only(0))
+    for fade in FADES if guess is not None else FADES[-1:]:
+        found = paths if guess is None else faded(paths, few, guess[part], fade)
+        square = np.square(found - few.place).sum(-1)[:, judged]
+        square = square[:, np.isfinite(square).all(0)]
+        if square.size:
+            error = square.mean(1)
+            at = int(error.argmin())
+            if error[at] < best[0]:
+                best = (float(error[at]), replace(settings.only(at), fade=fade))
+    return best[1]
 
 
 def filled(path: Floats, guess: Floats) -> Floats:
@@ -290,7 +310,8 @@ def constant_guess(truth: Floats) -> Floats:
 ABOUT: Mapping[str, str] = {
     "hold_last": "the last seen true place, kept by odometry",
     "constant_velocity": f"the true velocity over the last {WINDOW} seen ticks, kept up",
-    "kalman": "Kalman filter, constant velocity with decay, true places as its detections",
+    "kalman": "Kalman filter, constant velocity with decay, true places as its detections, fading into the "
+    "constant guess while nothing is seen",
     "constant": "the best constant guess",
     "carried": "the last seen place moved on by the true velocity of the belt",
     "belt_informed": "the simulator's own tracker: the belt's true motion and the paddle's pushes",

@@ -93,7 +93,15 @@ def _from_rest(item: Judged, path: Floats) -> Floats:
 
 def priors_of(item: Judged) -> Priors:
     """What the trackers could have learnt from these ticks."""
-    return Priors(classical.constant_guess(item.data.truth), classical.tuned(item.told, item.masks["hidden"]))
+    guess = classical.constant_guess(item.data.truth)
+    at_rest = _resting_guess(item, guess)
+    return Priors(guess, classical.tuned(item.told, item.masks["hidden"], at_rest))
+
+
+def _resting_guess(item: Judged, guess: Floats) -> Floats:
+    """The constant guess [d] at every tick, [T, d] in the frame at rest."""
+    whole = np.tile(guess, (len(item.episode), 1))
+    return item.rest.to_rest(whole) if whole.shape[1] == 2 else whole
 
 
 def trackers(item: Judged, priors: Priors | None) -> dict[str, tuple[Floats, str, str]]:
@@ -105,7 +113,7 @@ def trackers(item: Judged, priors: Priors | None) -> dict[str, tuple[Floats, str
     found = {
         "hold_last": _from_rest(item, classical.hold_last(told)),
         "constant_velocity": _from_rest(item, classical.constant_velocity(told)),
-        "kalman": _from_rest(item, classical.kalman(told, own.kalman)[0]),
+        "kalman": _from_rest(item, _kalman(item, own)),
         "constant": np.tile(guess, (len(item.episode), 1)),
     }
     notes = {"kalman": f"{ABOUT['kalman']}; {source}: {own.kalman.to_dict()}"}
@@ -127,6 +135,11 @@ def trackers(item: Judged, priors: Priors | None) -> dict[str, tuple[Floats, str
         path = classical.filled(item.data.privileged, guess)
         table["belt_informed"] = (path, "privileged", ABOUT["belt_informed"])
     return table
+
+
+def _kalman(item: Judged, priors: Priors) -> Floats:
+    path, guess = classical.kalman(item.told, priors.kalman)[0], _resting_guess(item, priors.constant)
+    return classical.faded(path, item.told, guess, priors.kalman.fade)
 
 
 def errors_of(item: Judged, mean: Floats) -> Errors:

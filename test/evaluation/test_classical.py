@@ -132,6 +132,17 @@ def test_tuning_finds_what_suits():
     assert errors[0] < errors[1]
 
 
+def test_fading_into_the_constant_guess():
+    place, seen = np.zeros((41, 2)) + 3.0, np.arange(41) == 0
+    guess, one = np.tile([1.0, 1.0], (41, 1)), told(place, seen)
+    found = c.faded(c.hold_last(one), one, guess, 1.0)
+    np.testing.assert_allclose(found[[0, 20, 40], 0], 1.0 + 2.0 * np.exp([0.0, -1.0, -2.0]))
+    np.testing.assert_array_equal(c.faded(place, one, guess, np.inf), place)
+    away = place.copy()
+    away[1:] = [1.0, 1.0]  # it is back at the guess as soon as nobody looks
+    assert c.tuned(told(away, seen), ~seen, guess).fade == c.FADES[0]
+
+
 def test_odometry_is_found_in_the_contract():
     contract = find_contract("manipulator")
     assert c.odometry_of(contract, contract.targets[0]) == ("odom", (0, 1))
