@@ -332,7 +332,7 @@ class _Player:
     def finish(self) -> Ticks:
         """Everything as arrays."""
         self._compact()
-        whole = Ticks.joined(self._parts)
+        whole, self._parts = Ticks.joined(self._parts), []
         paths = self._open_loop.finish(len(whole)) if self._open_loop is not None else {}
         targets = {name: replace(whole.targets[name], open_loop=path) for name, path in paths.items()}
         return replace(whole, targets={**whole.targets, **targets})

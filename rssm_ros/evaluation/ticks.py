@@ -50,7 +50,9 @@ class Ticks:
 
     @staticmethod
     def joined(parts: Sequence["Ticks"]) -> "Ticks":
-        """One after the other."""
+        """One after the other; a single part as it is."""
+        if len(parts) == 1:
+            return parts[0]
         names = [item.name for item in fields(Ticks) if item.name != "targets"]
         columns = {name: np.concatenate([getattr(part, name) for part in parts]) for name in names}
         targets = {}
