@@ -26,6 +26,7 @@ RECOVERY = {
     ".db3": "if recording was cut off, `sqlite3 FILE .recover` saves what is whole",
     ".bag": "if recording was cut off, `rosbag reindex` saves what is whole",
 }
+PADDING = bytes(4)
 Decode = Callable[[bytes], Any]
 
 
@@ -250,13 +251,25 @@ def _decoder(connection: Any, file: StorageFile) -> Decode:
             f"{file.path}: topic {connection.topic} has the type {kind}, which neither the bag nor ROS's "
             "stock messages define; record it again with a recorder that stores definitions (mcap)"
         )
-    read: Callable[[bytes, str], Any] = (
-        store.deserialize_ros1 if file.suffix == ".bag" else store.deserialize_cdr
-    )
+    read: Callable[[bytes, str], Any] = store.deserialize_ros1 if file.suffix == ".bag" else _forgiving(store)
     if file.compression == "message":
         unpack = _zstd().decompress
         return lambda data: read(unpack(data), kind)
     return lambda data: read(data, kind)
+
+
+def _forgiving(store: Any) -> Callable[[bytes, str], Any]:
+    """Reads CDR, also with the 4 zeros that rclpy's `serialize_message` puts behind an empty float64[]."""
+
+    def read(data: bytes, kind: str) -> Any:
+        try:
+            return store.deserialize_cdr(data, kind)
+        except Exception:
+            if bytes(data[-4:]) != PADDING:
+                raise
+            return store.deserialize_cdr(data[:-4], kind)
+
+    return read
 
 
 def _stock_types() -> Any:

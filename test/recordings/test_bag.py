@@ -357,6 +357,17 @@ def test_single_bad_messages_are_counted_by_cause(tmp_path: Path) -> None:
     assert len(list(recording.observations())) == 15 and recording.counts["skipped/odom/corrupt"] == 1
 
 
+def test_a_message_that_rclpy_padded_is_read(tmp_path: Path) -> None:
+    """Its `serialize_message` aligns for the float64s of an empty effort, which never come."""
+    told = bags.packed(bags.joints(["base/linear.x"], [0.5], SECOND), bags.JOINTS)
+    entries = only(drive(2), CAMERA)
+    for extra in (b"", bytes(4), bytes(3) + b"x"):
+        entries.append(bags.Entry("/gate_node/applied", bags.JOINTS, 2 * SECOND, told + extra))
+    recording = open_bag(bags.write(tmp_path / "bag", entries), contract())
+    assert names(recording) == {"camera": 2, "applied": 2}
+    assert recording.counts["skipped/gate_node/applied/corrupt"] == 1
+
+
 def test_labels_sort_by_stamp_and_the_last_logged_of_a_stamp_counts(tmp_path: Path) -> None:
     entries = only(drive(4), CAMERA)
     for logged, stamp, value in ((10, 3, 30.0), (11, 1, 10.0), (12, 3, 33.0), (13, 2, 20.0)):
