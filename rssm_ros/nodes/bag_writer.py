@@ -16,7 +16,7 @@ import yaml
 from rssm_ros.nodes.errors import NodeError
 
 CHUNK = 1 << 20  # bytes of messages in one chunk
-PENDING = 4 << 20  # bytes that wait in memory at most
+PENDING = 16 << 20  # bytes that wait in memory at most
 Quality = Mapping[str, Any]  # one offered quality of service, in rosbag2's own words
 
 

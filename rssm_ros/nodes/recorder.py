@@ -23,6 +23,7 @@ except ImportError:  # ROS 2 Humble
     from rclpy.qos_event import SubscriptionEventCallbacks
 
 PERIOD = 1.0  # s between two looks at the graph, and two checkpoints: what SIGKILL may cost
+SHARE = 0.05  # of the time for checkpoints: the index that each one writes grows with the file
 RECENT = 3.0  # s over which rates are taken
 DEPTH = 100  # messages that may wait for this process
 _FOREVER = {"sec": 9_223_372_036, "nsec": 854_775_807}
@@ -92,6 +93,7 @@ class Recorder:
         about: Mapping[str, str] | None = None,
     ) -> None:
         self.error = ""
+        self._rest = 0.0  # steady time before which there is no checkpoint
         self.begun_ns = 0  # log time of the first message that a bag needs; 0 before
         self._node, self._now, self._closed = node, now_ns, False
         described = [(Track(t, node.resolve_topic_name(t.topic)), definition_of(t.kind)) for t in topics]
@@ -161,7 +163,10 @@ class Recorder:
                 track.reliable = False
                 self._node.destroy_subscription(track.subscription)
                 self._subscribe(track)
-        self._guarded(self._writer.checkpoint)
+        begun = time.monotonic()
+        if begun >= self._rest:
+            self._guarded(self._writer.checkpoint)
+            self._rest = begun + (time.monotonic() - begun) / SHARE
 
     def _ask(self, track: Track) -> bool:
         """Who publishes a topic, and how; until its first message this is what the bag will say.
