@@ -36,6 +36,7 @@ from rssm_ros.recordings import Recording
 Array = npt.NDArray[Any]
 # What a shipped bundle must reach.
 HIDDEN_RATIO, REACQUIRED, COVERED_90, CORRELATION = (0.0, 0.5), (0.0, 2.0), (0.88, 0.92), (-1.0, -0.7)
+UNJUDGED = "nothing was both seen and hidden: no bound of a shipped bundle was asked for"
 MISSING = (
     "GRU and frame-wise CNN trained on the same data: not among the baselines yet; `memoryless` is the "
     "bundle itself with the latest tick alone",
@@ -162,7 +163,7 @@ def summarise(
         versions=provenance.versions("numpy", "onnxruntime", "rosbags"),
         machine=provenance.machine(),
         created=datetime.now(UTC).isoformat(timespec="seconds"),
-        notes=_notes(session, how, played, regions),
+        notes=(*_notes(session, how, played, regions), *([UNJUDGED] if check and not checks else [])),
     )
     return Evaluation(scorecard, trace)
 

@@ -158,6 +158,18 @@ def test_without_truth_the_unoccluded_run_is_the_reference(tmp_path, session):
     assert pictures.frames == arrays["present_camera"][found.trace["imposed"]].sum()
 
 
+def test_imposed_on_what_has_a_truth_keeps_it(data, session, evaluation):
+    how = How(imposed=parse_imposed("drop:2-3@0.2"), memoryless=False, open_loop_every=0)
+    found = evaluate(session, sources([data])[:1], how)
+    card, score = found.scorecard, found.scorecard.targets["package"]
+    assert card.truth == "topics" and score.reference == "recorded"
+    assert (found.trace["package/visibility"][found.trace["imposed"]] == 0).all()
+    np.testing.assert_array_equal(found.trace["package/truth"], evaluation.trace["package/truth"][:80])
+    assert "carried" in score.baselines and not score.open_loop
+    first, whole = card.episodes[0].id, evaluation.scorecard.episodes[0].id
+    assert first != whole and first.startswith(whole), "other data to whoever pairs runs"
+
+
 def test_open_loop_is_the_filters_own_prediction(tmp_path, session):
     """From a belief on, with no picture and the same noise, the filter and the rollout say the same."""
     arrays = smooth_episode(6, 40)
