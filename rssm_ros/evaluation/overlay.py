@@ -6,6 +6,7 @@ beside the picture. The strip above is the whole stretch: shaded while hidden, t
 it is not below because players lay their controls there.
 """
 
+import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
@@ -220,9 +221,8 @@ class Painter:
         top = BANNER + STRIP
         whole[top : top + self._size[1], : self._size[0]] = enlarged
         if self._above is not None:
-            view = np.full((SIDE, SIDE, 3), (34, 37, 43), np.uint8)
+            view = self._ground.copy()
             self._annotate(view, tick, self._above)
-            label(view, "from above", (10, SIDE - 12), 0.45, DIM)
             whole[top : top + SIDE, self._size[0] :] = view
         self._banner(whole, tick)
         whole[BANNER:top] = self._strip
@@ -247,7 +247,10 @@ class Painter:
             cross(picture, project(self._truth[tick][None])[0], 7, TRUTH)
 
     def _from_above(self) -> Project:
-        """Metres to pixels: x up, y to the left, as robots count them; all truths fit, and a margin."""
+        """Metres to pixels: x up, y to the left, as robots count them; all truths fit, and a margin.
+
+        Draws the ground, too: lines a round number apart.
+        """
         places = self._truth[np.isfinite(self._truth).all(axis=1)]
         places = places if len(places) else np.zeros((1, 2))
         middle = (places.max(0) + places.min(0)) / 2
@@ -257,6 +260,14 @@ class Painter:
             offset = (np.asarray(points, np.float64) - middle) * zoom
             return np.stack([SIDE / 2 - offset[:, 1], SIDE / 2 - offset[:, 0]], axis=1)
 
+        self._ground = np.full((SIDE, SIDE, 3), (34, 37, 43), np.uint8)
+        apart = _round_length(SIDE / zoom / 4)
+        for axis, (low, high) in enumerate(zip(middle - SIDE / zoom / 2, middle + SIDE / zoom / 2)):
+            for place in apart * np.arange(math.ceil(low / apart), math.floor(high / apart) + 1):
+                at = int(np.clip(SIDE / 2 - (place - middle[axis]) * zoom, 0, SIDE - 1))
+                self._ground[(at, slice(None)) if axis == 0 else (slice(None), at)] = (54, 58, 66)
+        told = f"from above, x up; lines {apart:g} {self._shown.unit} apart"
+        label(self._ground, told, (10, SIDE - 12), 0.42, OTHER)
         return project
 
     def _banner(self, whole: Image, tick: int) -> None:
@@ -310,6 +321,12 @@ class Painter:
         told += f"curve: {what[1]}, 0 to {self._scale.with_unit(ceiling)}"
         label(strip, told, (10, 15), 0.42, OTHER)
         return strip
+
+
+def _round_length(length: float) -> float:
+    """The largest of 1, 2, 5, 10, ... (and their tenths, hundredths, ...) that is at most this."""
+    decade = 10.0 ** math.floor(math.log10(length))
+    return decade * max(step for step in (1, 2, 5) if step * decade <= length * (1 + 1e-9))
 
 
 def _even(length: float) -> int:

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rssm_ros.contract import find_contract
-from rssm_ros.evaluation import page, report
+from rssm_ros.evaluation import overlay, page, report
 from rssm_ros.evaluation.errors import EvaluationError
 from rssm_ros.evaluation.overlay import BANNER, BELIEF, SIDE, STRIP, Painter, Shown, projection_of, write_film
 from rssm_ros.evaluation.page_words import verdict
@@ -371,6 +371,13 @@ def test_without_a_projection_there_is_a_view_from_above(run: Made) -> None:
     body = picture[BANNER + STRIP :]
     blue = (body == BELIEF).all(axis=2)
     assert blue[:, SIDE:].any() and not blue[:, :SIDE].any()
+
+
+@given(st.floats(1e-3, 1e4))
+def test_lines_on_the_ground_are_a_round_number_apart(length: float) -> None:
+    apart = overlay._round_length(length)
+    assert apart <= length * (1 + 1e-6) and length < 2.5 * apart * (1 + 1e-6)
+    assert f"{apart:.0e}"[0] in "125" and float(f"{apart:.0e}") == pytest.approx(apart)
 
 
 def test_what_is_not_known_is_not_drawn(run: Made) -> None:
