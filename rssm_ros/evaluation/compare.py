@@ -1,7 +1,7 @@
 """Scorecards side by side: which run is better, and is the difference more than chance?
 
 The first run is what the others are compared with. Where two runs saw the same episodes (equal ids), errors,
-coverage and likelihood are differences of pairs: one resampling of episodes (long ones in stretches of 30 s)
+coverage and likelihood are differences of pairs: one resampling of episodes (or of the stretches in them)
 serves both, so what made a stretch hard for both drops out. Without common episodes both are resampled by
 themselves. Figures that a scorecard does not keep by episode are compared by their intervals, as if
 independent, which is careful where they are not. Clear is a difference whose 95 % interval does not hold 0.
@@ -256,7 +256,7 @@ def _sums(measure: Measure, target: str, card: Scorecard, chosen: Mapping[str, i
 
 
 def _stretches(episode: Episode, target: str, count: int) -> Sequence[Mapping[str, Any]]:
-    """The sums of an episode's 30 s stretches; of the whole where it is to be one."""
+    """The sums of an episode's stretches; of the whole where it is to be one."""
     whole = episode.targets.get(target, {})
     return whole["blocks"] if count > 1 else [whole]
 
