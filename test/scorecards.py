@@ -167,10 +167,12 @@ def _errors(trace: Mapping[str, np.ndarray], mean: np.ndarray) -> Errors:
         f"{low:g}-{low + 0.25:g}": (visibility > low) & (visibility <= low + 0.25)
         for low in (0, 0.25, 0.5, 0.75)
     }
+    history = {"seen_before": hidden_for > 2, "never_seen": (hidden_for > 0) & (hidden_for <= 2)}
     return Errors(
         {name: rmse(mask) for name, mask in _masks(trace).items()},
         {name: rmse((hidden_for >= low) & (hidden_for <= high)) for name, (low, high) in LENGTHS.items()},
         {name: rmse(mask) for name, mask in fractions.items()},
+        {name: rmse(mask) for name, mask in history.items()},
     )
 
 

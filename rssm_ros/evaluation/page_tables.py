@@ -108,7 +108,12 @@ def confidence(score: TargetScore) -> Table:
 def others(score: TargetScore) -> Table:
     """Single figures: re-appearance, correlation, lost tracks."""
     scale = Scale.of(score.unit)
+    history = {"seen_before": "it had been seen before", "never_seen": "it was never seen yet"}
     rows: list[tuple[Cell, Cell]] = [
+        (words(f"hidden error where {told}, {scale.unit}"), figure(score.errors.by_history.get(group), scale))
+        for group, told in history.items()
+    ]
+    rows += [
         (words(f"error at re-appearance, {scale.unit}"), figure(score.rmse_at_reappearance, scale)),
         (words("ticks until within 1.2 x the visible error"), figure(score.ticks_to_reacquire, TICKS)),
         (words("the same, median over hidden runs"), figure(score.ticks_to_reacquire_median, TICKS)),

@@ -117,6 +117,8 @@ def test_light_dark_and_narrow(browser: Browser) -> None:
 def test_the_page_says_what_the_scorecard_says(folder: Path, run: Made) -> None:
     text = (folder / report.PAGE).read_text()
     target = run.scorecard.targets["package"]
+    assert "never seen yet, cm" in text
+    assert Scale.of("m").interval(target.errors.by_history["never_seen"]) in text
     hidden = target.errors.by_group["hidden"]
     assert Scale.of("m").told(hidden) in text
     assert PERCENT.told(target.coverage["90"]["hidden"]) in text
