@@ -22,6 +22,9 @@ from rssm_ros.evaluation.scorecard import Episode, Scorecard, TargetScore, read_
 from rssm_ros.evaluation.statistics import DRAWS, Estimate, Vector, ratio, root_ratio
 from rssm_ros.evaluation.units import NATS, PERCENT, RATIO, TICKS, Scale
 
+# Stretches below which a difference has no interval: of five, all point the same way by chance in 6 % of
+# cases, and resampling them would never show the other.
+FEWEST = 6
 GROUPS = ("visible", "partly", "hidden")
 UNKNOWN = Estimate(math.nan, math.nan, math.nan)
 PAIRED, APART, INTERVALS = "paired", "apart", "intervals"  # how a difference's interval was made
@@ -234,7 +237,7 @@ def _difference(
     value = parts[1][0] - parts[0][0]
     spread = parts[1][1:] - parts[0][1:]
     spread = spread[np.isfinite(spread)]
-    few = len(one[0]) < 2 or len(two[0]) < 2 or not len(spread)  # one stretch says nothing of others
+    few = min(len(one[0]), len(two[0])) < FEWEST or not len(spread)
     low, high = (math.nan, math.nan) if few else np.percentile(spread, [2.5, 97.5])
     figure = Estimate(float(value), float(low), float(high))
     levels = (float(parts[0][0]), float(parts[1][0]))

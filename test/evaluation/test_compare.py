@@ -7,7 +7,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rssm_ros.evaluation.compare import APART, INTERVALS, PAIRED, Comparison, Row, Run, compare, read_runs
+from rssm_ros.evaluation.compare import (
+    APART,
+    FEWEST,
+    INTERVALS,
+    PAIRED,
+    Comparison,
+    Row,
+    Run,
+    compare,
+    read_runs,
+)
 from rssm_ros.evaluation.errors import EvaluationError
 from rssm_ros.evaluation.scorecard import Scorecard
 from rssm_ros.evaluation.statistics import Estimate, estimate
@@ -57,7 +67,7 @@ def test_a_run_against_itself_differs_in_nothing(one: Scorecard) -> None:
     for item in found.rows:
         (difference,) = item.differences
         assert difference.figure.value == 0 and difference.better is None
-        if difference.how == PAIRED and len(one.episodes) > 1:
+        if difference.how == PAIRED and len(one.episodes) >= FEWEST:
             assert (difference.figure.low, difference.figure.high) == (0, 0)
 
 
@@ -94,11 +104,11 @@ def test_pairs_tell_more_than_runs_apart() -> None:
 
 def test_only_common_episodes_are_paired() -> None:
     one, two = card(0), card(1)
-    part = dataclasses.replace(two, episodes=two.episodes[:5])
+    part = dataclasses.replace(two, episodes=two.episodes[:7])
     found = pair(one, part)
-    assert found.common == (5,)
+    assert found.common == (7,)
     (difference,) = row(found, "RMSE hidden").differences
-    same = pair(dataclasses.replace(one, episodes=one.episodes[:5]), part)
+    same = pair(dataclasses.replace(one, episodes=one.episodes[:7]), part)
     assert difference.figure == row(same, "RMSE hidden").differences[0].figure
 
 
@@ -110,8 +120,9 @@ def test_better_is_nearer_to_the_level_for_coverage() -> None:
         assert there.better is False and back.better is True
 
 
-def test_one_episode_has_no_interval_and_decides_nothing() -> None:
-    found = pair(card(0, episodes=1), card(0, error=0.01, episodes=1))
+@pytest.mark.parametrize("episodes", [1, 2, FEWEST - 1])
+def test_few_episodes_have_no_interval_and_decide_nothing(episodes: int) -> None:
+    found = pair(card(0, episodes=episodes), card(0, error=0.01, episodes=episodes))
     (difference,) = row(found, "RMSE hidden").differences
     assert difference.figure.value < 0
     assert math.isnan(difference.figure.low) and difference.better is None
