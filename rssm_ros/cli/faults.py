@@ -51,6 +51,7 @@ def run(args: argparse.Namespace) -> int:
     files, own = _files(args, session.bundle.contract.name)
     report = _watched(session, files, own, args)
     report["wall_s"] = round(time.monotonic() - start, 1)
+    report["cpu_s"] = round(time.process_time(), 1)
     if args.page:
         from rssm_ros.evaluation.fault_page import PICTURE, draw, page
 

@@ -6,6 +6,7 @@ from typing import Any
 
 from rssm_ros.evaluation.errors import EvaluationError
 from rssm_ros.evaluation.fault_scenarios import JUDGED_MS, NOMINAL
+from rssm_ros.evaluation.fault_table import BOUNDS
 
 PICTURE = Path("images") / "faults.png"  # beside the folder of the page
 SCALES = {"m": (1000.0, "mm"), "rad": (1000.0, "mrad")}
@@ -76,28 +77,38 @@ def page(report: Mapping[str, Any], picture: str) -> str:
         text += f"\n## Error of the {name}, {unit}\n\n" + _errors(report, name, scale)
     text += "\n## Who notices, and what is counted\n\n" + _notices(report)
     text += "\n## Error against age\n\n" + _ages(report, first, *units[first])
-    text += f"\nMade in {report['wall_s']:.0f} s on one thread of {report['machine']}; "
+    cost = f"{report['cpu_s']:.0f} s of one thread's processor time ({report['wall_s']:.0f} s on the wall)"
+    text += f"\nMade in {cost}, {report['machine']}; "
     return text + ", ".join(f"{name} {version}" for name, version in report["versions"].items()) + ".\n"
 
 
 def _checks(report: Mapping[str, Any]) -> str:
     lines = _table(["check", "figure", "bound", ""], [_check(check) for check in report["checks"]])
     missed = [check for check in report["checks"] if not check["pass"]]
-    for check in missed:
-        lines += (
-            f"\n**Not reached**: {check['name']} is {_number(check['value'])}, asked for {check['bound']}."
-        )
     lines += "\n" * bool(missed)
+    for check in missed:
+        lines += f"- **Not reached**: {check['name']} is {_figure(check)}, asked for {check['bound']}.\n"
     lines += NEW.format(ms=JUDGED_MS)
     rows = []
     for name, groups in report["delayed_but_new"].items():
         new = report["ticks"][name]["new"]
         rows += [[f"{name}, {group}", _interval(found), str(new[group])] for group, found in groups.items()]
-    return lines + _table(["", "ratio (95 % interval)", "ticks left out"], rows)
+    lines += _table(["", "ratio (95 % interval)", "ticks left out"], rows)
+    above = [
+        f"{name}, {group}"
+        for name, groups in report["delayed_but_new"].items()
+        for group, found in groups.items()
+        if found["value"] is not None and found["value"] > BOUNDS[group]
+    ]
+    return lines + f"\nAbove its bound there, too: {'; '.join(above)}.\n" * bool(above)
 
 
 def _check(check: Mapping[str, Any]) -> list[str]:
-    return [check["name"], _number(check["value"]), check["bound"], "met" if check["pass"] else "**missed**"]
+    return [check["name"], _figure(check), check["bound"], "met" if check["pass"] else "**missed**"]
+
+
+def _figure(check: Mapping[str, Any]) -> str:
+    return _interval(check) if "ci95" in check else _number(check["value"])
 
 
 def _errors(report: Mapping[str, Any], target: str, scale: float) -> str:
@@ -126,7 +137,9 @@ def _notices(report: Mapping[str, Any]) -> str:
         nats = "-" if surprise["median"] is None else f"{surprise['median']:.1f}"
         above = "" if surprise["above"] is None else f" ({surprise['above']:.0%})"
         rows.append([row["name"], ", ".join(noticed) or "-", nats + above, ", ".join(counts) or "-"])
-    return NOTICING + _table(["fault", "noticed by", "surprise", "counters, all episodes"], rows)
+    unnoticed = [row["name"] for row in report["rows"] if not row["noticed"] and row["name"] != NOMINAL]
+    text = _table(["fault", "noticed by", "surprise", "counters, all episodes"], rows)
+    return NOTICING + text + f"\nNoticed by nothing: {', '.join(unnoticed)}.\n" * bool(unnoticed)
 
 
 def _when(what: Mapping[str, Any], report: Mapping[str, Any]) -> str:
@@ -198,15 +211,16 @@ def draw(report: Mapping[str, Any], out: Path) -> None:
                 found = [row["error"][name][method][seen] for row in rows]
                 value = [scale * (each["value"] or float("nan")) for each in found]
                 low, high = ([scale * (e["ci95"][i] or float("nan")) for e in found] for i in (0, 1))
-                panel.fill_between(levels, low, high, color=color, alpha=0.12, lw=0)
+                panel.fill_between(levels, low, high, color=color, alpha=0.08, lw=0)
                 panel.plot(levels, value, style, color=color, ms=4, lw=1.6, label=TITLES[method])
-            panel.set_ylim(bottom=0)
             panel.spines[["top", "right"]].set_visible(False)
             panel.grid(alpha=0.25, lw=0.5)
             if column == 0:
                 panel.set_ylabel(f"{name} {seen}: error, {unit}")
             if line == 1:
                 panel.set_xlabel(label)
+    for row_of_panels in panels:
+        row_of_panels[0].set_ylim(bottom=0)
     panels[0][0].legend(loc="upper left", fontsize=9, frameon=False)
     figure.suptitle("Root mean square error, with 95 % intervals over episodes", fontsize=10)
     out.parent.mkdir(parents=True, exist_ok=True)

@@ -297,9 +297,10 @@ class Table:
         judged = next(row for row in rows if row["name"] == JUDGED)
         for target, errors in judged["error"].items():
             for group, bound in BOUNDS.items():
-                value = errors["online_to_no_fault"][group]["value"]
-                good = value is not None and value <= bound
-                checks.append(_check(f"{target} {group}, {JUDGED}", value, f"<= {bound}", good))
+                found = errors["online_to_no_fault"][group]
+                good = found["value"] is not None and found["value"] <= bound
+                check = _check(f"{target} {group}, {JUDGED}", found["value"], f"<= {bound}", good)
+                checks.append(check | {"ci95": found["ci95"]})
         for row in rows:
             if row["group"] == "broken":
                 counted = sum(row["counters"].get(cause, 0) for cause in REFUSED)

@@ -143,8 +143,8 @@ def test_the_page_and_the_picture_say_what_the_report_says(report, tmp_path):
     about = {
         "folder": "models/mine", "bundle": "mine", "bundle_sha256": "ab" * 32, "particles": 2, "episodes": 2,
         "episode_ticks": 260, "data": {"sha256": "cd" * 32, "first_seed": None, "files": []}, "onset_s": 5,
-        "history_s": 2.0, "units": {"package": "m", "destination": "m"}, "wall_s": 1.0, "machine": "this one",
-        "versions": {"numpy": "2"},
+        "history_s": 2.0, "units": {"package": "m", "destination": "m"}, "wall_s": 1.0, "cpu_s": 0.5,
+        "machine": "this one", "versions": {"numpy": "2"},
     }  # fmt: skip
     whole = json.loads(json.dumps({**about, **report}))
     draw(whole, tmp_path / "images" / "faults.png")
@@ -154,8 +154,11 @@ def test_the_page_and_the_picture_say_what_the_report_says(report, tmp_path):
     value = 1000 * judged["error"]["package"]["latest"]["hidden"]["value"]
     line = next(line for line in text.splitlines() if line.startswith(f"| {JUDGED} |"))
     assert f"{value:.1f}" in line and " =" in line and "](../images/faults.png)" in text
-    assert f"**Not reached**: destination hidden, {JUDGED} is -, asked for <= 1.1." in text
+    assert f"- **Not reached**: destination hidden, {JUDGED} is -, asked for <= 1.1.\n" in text
     assert "`late`" in text and "`non_finite`" in text and "seeds from" not in text
+    assert "Noticed by nothing" not in text, "each of these faults leaves a trace"
+    silent = [row | {"noticed": {}} if row["name"] == JUDGED else row for row in whole["rows"]]
+    assert f"Noticed by nothing: {JUDGED}.\n" in page(whole | {"rows": silent}, "x")
     held_out = whole | {"data": about["data"] | {"first_seed": 950000}}
     assert "seeds from 950000 on" in page(held_out, "x")
 
