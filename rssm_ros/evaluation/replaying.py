@@ -115,7 +115,8 @@ class Replay:
     def __iter__(self) -> Iterator[tuple[Belief, Taken]]:
         """Final beliefs in the order of their ticks, each with what went into it.
 
-        As live: `now` is the recording's clock, a message is told to the filter, then time goes on. After the
+        As live, where the clock is told before the message: time goes on to the recording's `now`, then the
+        filter gets the message, which after a silence would seem to come from the future otherwise. After the
         last one time goes on until its tick is final, too; what was only predicted after it is left out.
         """
         filter_ = FinalFilter(self.session, self.contract, self.particles, self.seed)
@@ -129,6 +130,11 @@ class Replay:
             while resets and resets[0].received_ns <= item.received_ns:
                 filter_.begin_episode(resets.pop(0).stamp_ns)
             now = clock.tell(item.received_ns, item.stamp_ns if item.stamped else None)
+            if now is not None:
+                self.now_ns = now
+                last_ns = max(last_ns, min(item.stamp_ns, now)) if item.name != APPLIED else last_ns
+                for belief in filter_.advance(now):
+                    yield belief, filter_.taken[belief.tick]
             if item.name == APPLIED:
                 stamp = item.stamp_ns if item.stamped else item.stamp_ns + clock.offset_ns
                 filter_.applied(stamp, item.value, item.stamped)
@@ -137,11 +143,6 @@ class Replay:
             if item.stamp_ns < newest.get(item.name, 0):
                 self.backward[item.name] = self.backward.get(item.name, 0) + 1
             newest[item.name] = max(item.stamp_ns, newest.get(item.name, 0))
-            if now is not None:
-                self.now_ns = now
-                last_ns = max(last_ns, min(item.stamp_ns, now)) if item.name != APPLIED else last_ns
-                for belief in filter_.advance(now):
-                    yield belief, filter_.taken[belief.tick]
         yield from self._rest(filter_, last_ns)
         self.counters = dict(filter_.counters)
 
