@@ -81,7 +81,7 @@ setup(
     extras_require={
         "ros": list(ROS_WHEELS),
         "sim": ["mujoco>=3.2", "gymnasium>=1.0", "rosbags", "mcap", "av", "opencv-python"],
-        "train": ["torch>=2.6", "tensordict", "safetensors", "tensorboard", "onnx", "onnxscript"],
+        "train": ["torch>=2.6", "tensordict", "safetensors", "tensorboard", "onnx", "onnxscript", "rosbags"],
         "gpu": ["onnxruntime-gpu>=1.18"],
         "viz": ["matplotlib", "jinja2", "av", "opencv-python"],
         "dev": [
