@@ -2,6 +2,7 @@
 
 import argparse
 import math
+import shlex
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -101,10 +102,19 @@ def run(arguments: argparse.Namespace) -> int:
             validation=arguments.val,
             resume=arguments.resume,
             start_from=arguments.start_from,
+            again=_again(arguments),
         )
         return 130 if trainer.run().interrupted else 0
     finally:
         distributed.leave()
+
+
+def _again(arguments: argparse.Namespace) -> str:
+    """The command that goes on with a run: its options are in the checkpoint, its data are not."""
+    words = ["rssm", "train", "--contract", arguments.contract, "--data", *map(str, arguments.data)]
+    if arguments.val is not None:
+        words += ["--val", str(arguments.val)]
+    return shlex.join([*words, "--out", str(arguments.out), "--resume"])
 
 
 def _options(arguments: argparse.Namespace) -> "Options":

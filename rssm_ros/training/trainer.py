@@ -64,8 +64,10 @@ class Trainer:
         resume: bool = False,
         start_from: Path | None = None,
         quiet: bool = False,
+        again: str = "the same with resume=True",
     ) -> None:
-        self.options, self.contract, self.out = options, contract, out
+        """again: what a person who stopped the run is told to go on with."""
+        self.options, self.contract, self.out, self.again = options, contract, out, again
         self.world = join()
         if resume and not out.is_dir():
             checkpoint.find(out)  # which says that there is none; the lock would make the directory
@@ -401,7 +403,7 @@ class Trainer:
         did = "stopped" if ended.interrupted else "done"
         say(f"{did} after {self.step} updates; saved {ended.checkpoint}")
         if ended.interrupted:
-            say(f"go on with:  rssm train --data {' '.join(self.data)} --out {self.out} --resume")
+            say(f"go on with:  {self.again}")
         say(f"export with: rssm export {self.out} --out models/NAME")
 
 

@@ -2,7 +2,9 @@
 
 import json
 import os
+import re
 import resource
+import shlex
 import signal
 from dataclasses import replace
 
@@ -13,6 +15,7 @@ import torch
 from rssm_ros.cli.main import main
 from rssm_ros.contract import HIDDEN, find_contract
 from rssm_ros.online.baselines import hold_last
+from rssm_ros.paths import share_path
 from rssm_ros.training import checkpoint
 from rssm_ros.training.errors import TrainingError
 from rssm_ros.training.options import Options, options
@@ -97,7 +100,7 @@ def test_a_signal_ends_between_updates_saves_and_says_how_to_go_on(
     before = [signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM)]
     ended = made.run()
     said = capsys.readouterr().out
-    assert "--resume" in said and "stopping" in said
+    assert "go on with:" in said and "stopping" in said
     assert ended == (checkpoint.find(tmp_path / "run"), True)
     saved = checkpoint.read(tmp_path / "run")
     assert saved.state["step"] == 3 and set(saved.optimizer["count"].tolist()) <= {0, 3}
@@ -116,10 +119,15 @@ def test_a_stopped_command_is_no_success(data, tmp_path, capsys, monkeypatch, at
         return terms
 
     monkeypatch.setattr(Trainer, "_update", interrupted)
-    words = ["train", "--data", str(data), "--out", str(tmp_path / "run"), "--preset", "debug"]
-    assert main([*words, "--threads", "1", "--steps", "3"]) == code
+    words = ["train", "--data", str(data), "--val", str(data), "--out", str(tmp_path / "run")]
+    words += ["--contract", str(share_path("config", "contracts", "manipulator.yaml"))]
+    assert main([*words, "--preset", "debug", "--threads", "1", "--steps", "3"]) == code
     assert checkpoint.steps(tmp_path / "run") == [at]
-    assert ("go on with:" in capsys.readouterr().out) == (code == 130)
+    again = "".join(re.findall(r"go on with: +rssm (.*)", capsys.readouterr().out))
+    assert bool(again) == (code == 130)
+    if again:  # it lacked the contract and the validation data
+        monkeypatch.setattr(Trainer, "_update", update)
+        assert main(shlex.split(again)) == 0 and checkpoint.steps(tmp_path / "run")[-1] == 3
 
 
 def test_a_second_signal_does_not_wait(data, tmp_path, monkeypatch):
