@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from rssm_ros.behavior import Actor, Critic, ReturnRange
 from rssm_ros.behavior.actor import imitation_loss
 from rssm_ros.behavior.losses import imagination_losses, replay_value_loss
-from rssm_ros.contract import VISIBLE, Contract
+from rssm_ros.contract import HIDDEN, Contract
 from rssm_ros.training.distributed import Chosen, World
 from rssm_ros.training.options import Options
 from rssm_ros.training.replay import Batch
@@ -243,7 +243,7 @@ class Learner(nn.Module):
             add(f"target_{name}_prior", scales.target_prior, loss.mean() / share)
             if scales.perception and name in self.perception:
                 image = wm.signals.images[0][0]
-                seen = known & (batch[f"visibility_{name}"] >= VISIBLE) & presence[image]
+                seen = known & (batch[f"visibility_{name}"] > HIDDEN) & presence[image]
                 goal = torch.where(seen.unsqueeze(-1), module.normalise(label), label.new_zeros(()))
                 reader = self.perception[name]
                 assert isinstance(reader, Perception)

@@ -24,7 +24,7 @@ class Scales:
     rep: float = 0.1
     target: float = 1.0  # target likelihood from posterior samples
     target_prior: float = 0.5  # ... from prior samples: what prediction alone must know
-    perception: float = 0.0  # ... straight from image tokens, visible ticks only; never exported
+    perception: float = 0.0  # ... straight from image tokens, wherever a part is in sight; never exported
     imitation: float = 1.0
     imitation_gradient: float = 0.0  # share of the imitation gradient that reaches the world model
     policy: float = 1.0  # REINFORCE in imagination
