@@ -9,7 +9,6 @@ import itertools
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -166,17 +165,19 @@ class KalmanSettings:
         one = slice(index, index + 1)
         return replace(self, shock=self.shock[one], noise=self.noise[one], memory=self.memory[one])
 
-    def to_dict(self) -> dict[str, Any]:
-        """Of one candidate, for people."""
+    def told(self, unit: str) -> str:
+        """One candidate in words, figures to two digits. unit: the target's."""
         memory, fade = float(self.memory[0]), self.fade
-        return {
-            "shock": float(self.shock[0]),
-            "noise": float(self.noise[0]),
-            "memory_s": memory if math.isfinite(memory) else None,
-            "speed": self.speed,
-            "gate": self.gate,
-            "fade_s": fade if math.isfinite(fade) else None,
-        }
+        parts = [
+            f"measurements off by {math.sqrt(self.noise[0]):.2g} {unit}",
+            f"acceleration noise {self.shock[0]:.2g} {unit}²/s³",
+            f"velocity forgotten within {memory:.2g} s"
+            if math.isfinite(memory)
+            else "velocity kept for good",
+            f"fading within {fade:.2g} s" if math.isfinite(fade) else "never fading",
+            f"something new {self.gate:.2g} deviations off, at {self.speed:.2g} {unit}/s",
+        ]
+        return ", ".join(parts)
 
 
 def kalman(told: Told, settings: KalmanSettings) -> Floats:
@@ -311,8 +312,8 @@ ABOUT: Mapping[str, str] = {
     "hold_last": "the last seen true place, kept by odometry",
     "constant_velocity": f"the true velocity over the last {WINDOW} seen ticks, kept up",
     "kalman": "Kalman filter, constant velocity with decay, true places as its detections, fading into the "
-    "constant guess while nothing is seen",
-    "constant": "the best constant guess",
+    "mean place while nothing is seen",
+    "training_mean": "the mean of all true places",
     "carried": "the last seen place moved on by the true velocity of the belt",
     "belt_informed": "the simulator's own tracker: the belt's true motion and the paddle's pushes",
 }

@@ -4,7 +4,7 @@ import math
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -52,7 +52,6 @@ class Evaluation:
 
     scorecard: Scorecard
     trace: Mapping[str, Array]
-    kalman: Mapping[str, Any] = field(default_factory=dict)
 
     def write(self, folder: Path) -> None:
         """scorecard.json and trace.npz in `folder`."""
@@ -120,7 +119,7 @@ def summarise(
     regions, modalities = regions_of(bundle), [spec.name for spec in contract.observations]
     surprise, limits, begins = scoring.surprise_of(ticks, bundle)
     targets: dict[str, TargetScore] = {}
-    sums: dict[str, Callable[[Array], dict[str, Any]]] = {}
+    sums: dict[str, Callable[[slice], dict[str, Any]]] = {}
     trace = _trace(ticks, limits, begins)
     for spec in contract.targets:
         reference = {item.references[spec.name] for item in played if spec.name in item.references}
@@ -146,7 +145,7 @@ def summarise(
         bundle_sha256=bundle.sha256,
         contract=contract.name,
         rate=float(contract.rate),
-        bags=tuple(dict.fromkeys(source.path for source in found)),
+        bags=tuple(dict.fromkeys(source.bag for source in found)),
         episodes=_episodes(found, how, played, ticks, sums),
         truth="imposed" if references == {UNOCCLUDED} else "topics",
         impose="+".join(str(item) for item in how.imposed) or None,
@@ -168,8 +167,8 @@ def summarise(
     return Evaluation(scorecard, trace)
 
 
-def _summing(item: Any, table: Any, inside: Any) -> Callable[[Array], dict[str, Any]]:
-    return lambda chosen: scoring.episode_sums(item, table, inside, chosen)
+def _summing(item: Any, table: Any, inside: Any) -> Callable[[slice], dict[str, Any]]:
+    return lambda rows: scoring.episode_sums(item, table, inside, rows)
 
 
 def _episodes(
@@ -177,18 +176,18 @@ def _episodes(
     how: How,
     played: Sequence[Played],
     ticks: Ticks,
-    sums: Mapping[str, Callable[[Array], dict[str, Any]]],
+    sums: Mapping[str, Callable[[slice], dict[str, Any]]],
 ) -> tuple[Episode, ...]:
     made, number = [], 0
     imposed = "+".join(str(item) for item in how.imposed)
     suffix = f" {imposed} {how.impose_seed}" if imposed else ""
     for source, item in zip(found, played, strict=True):
         for within in range(int(item.ticks.episode.max()) + 1):
-            chosen = ticks.episode == number
-            t0 = int(ticks.t_ns[chosen][0])
+            begin, end = np.searchsorted(ticks.episode, [number, number + 1]).tolist()
+            t0 = int(ticks.t_ns[begin])
             name = source.name if within == 0 else f"{source.name} ({within + 1})"
-            targets = {target: of(chosen) for target, of in sums.items()}
-            made.append(Episode(f"{source.id}@{t0}{suffix}", name, t0, int(chosen.sum()), targets))
+            targets = {target: of(slice(begin, end)) for target, of in sums.items()}
+            made.append(Episode(f"{source.id}@{t0}{suffix}", name, t0, end - begin, targets))
             number += 1
     return tuple(made)
 

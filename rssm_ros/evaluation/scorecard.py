@@ -152,7 +152,8 @@ class Episode:
     name: str
     t0_ns: int
     ticks: int
-    targets: Mapping[str, Mapping[str, Any]]  # NAME -> ticks, squared_error_sum, inside, nll_sum, baselines
+    # NAME -> ticks, squared_error_sum, inside, nll_sum, baselines; "blocks": the first four by stretch
+    targets: Mapping[str, Mapping[str, Any]]
 
 
 @dataclass(frozen=True)
@@ -200,7 +201,7 @@ class Scorecard:
     bundle_sha256: str
     contract: str
     rate: float
-    bags: tuple[str, ...]
+    bags: tuple[str, ...]  # names of what was given, without folders
     episodes: tuple[Episode, ...]
     truth: str  # "topics" or "imposed": where the reference comes from
     impose: str | None

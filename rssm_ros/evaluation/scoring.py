@@ -2,7 +2,7 @@
 
 import math
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,7 +23,6 @@ from rssm_ros.online.surprise import REVIEW_AFTER, Review, surprised_for
 
 Array = npt.NDArray[Any]
 Floats = npt.NDArray[np.float64]
-CLASSICAL = ("hold_last", "constant_velocity", "kalman", "constant")
 PRIVILEGED = ("belt_informed", "carried")  # the first that there is
 HINDSIGHT = "tuned in hindsight on these very ticks, which favours it"
 
@@ -32,7 +31,7 @@ HINDSIGHT = "tuned in hindsight on these very ticks, which favours it"
 class Priors:
     """What classical trackers know beforehand about one target, from validation data."""
 
-    constant: Floats  # [d] its mean position
+    mean: Floats  # [d] its mean position
     kalman: KalmanSettings
 
 
@@ -109,16 +108,16 @@ def trackers(item: Judged, priors: Priors | None) -> dict[str, tuple[Floats, str
     own = priors_of(item) if priors is None else priors
     source = HINDSIGHT if priors is None else "tuned on validation data"
     told = item.told
-    guess = own.constant
+    guess = own.mean
     found = {
         "hold_last": _from_rest(item, classical.hold_last(told)),
         "constant_velocity": _from_rest(item, classical.constant_velocity(told)),
         "kalman": _from_rest(item, _kalman(item, own)),
-        "constant": np.tile(guess, (len(item.episode), 1)),
+        "training_mean": np.tile(guess, (len(item.episode), 1)),
     }
-    notes = {"kalman": f"{ABOUT['kalman']}; {source}: {own.kalman.to_dict()}"}
-    notes["constant"] = f"{ABOUT['constant']}; " + (
-        "in hindsight, of these very ticks" if priors is None else "the mean of the validation data"
+    notes = {"kalman": f"{ABOUT['kalman']}; {source}: {own.kalman.told(item.spec.unit)}"}
+    notes["training_mean"] = f"{ABOUT['training_mean']} " + (
+        "of these very ticks, in hindsight" if priors is None else "of the validation data"
     )
     table = {
         name: (classical.filled(path, guess), "classical", notes.get(name, ABOUT[name]))
@@ -138,7 +137,7 @@ def trackers(item: Judged, priors: Priors | None) -> dict[str, tuple[Floats, str
 
 
 def _kalman(item: Judged, priors: Priors) -> Floats:
-    path, guess = classical.kalman(item.told, priors.kalman)[0], _resting_guess(item, priors.constant)
+    path, guess = classical.kalman(item.told, priors.kalman)[0], _resting_guess(item, priors.mean)
     return classical.faded(path, item.told, guess, priors.kalman.fade)
 
 
@@ -286,21 +285,37 @@ def episode_sums(
     item: Judged,
     table: Mapping[str, tuple[Floats, str, str]],
     inside: Mapping[str, Floats],
-    chosen: Array,
+    rows: slice,
 ) -> dict[str, Any]:
-    """One target in one episode (`chosen` [T]): the sums by which evaluations are paired."""
+    """One target in one episode (its rows of the ticks): the sums by which evaluations are paired.
 
-    def sums(values: Floats) -> dict[str, float]:
-        return {
-            name: float(np.nansum(values[mask & chosen & np.isfinite(values)]))
-            for name, mask in item.masks.items()
-        }
+    "blocks": the same by stretch, where the episode is more than one; without baselines.
+    """
+    blocks = item.blocks[rows] - item.blocks[rows].min()
 
-    squares = {name: np.square(mean - item.data.truth).sum(-1) for name, (mean, _, _) in table.items()}
-    return {
-        "ticks": {name: int((mask & chosen).sum()) for name, mask in item.masks.items()},
+    def sums(values: Array) -> dict[str, Floats]:  # per group [stretches]
+        masks = item.masks.items()
+        return {name: measures.per_block(values[rows], blocks, mask[rows])[0] for name, mask in masks}
+
+    count = int(blocks.max()) + 1
+    told = {
+        "ticks": sums(np.ones(len(item.episode), np.int64)),
         "squared_error_sum": sums(item.square),
         "nll_sum": sums(item.data.nll),
-        "inside": {level: sums(hits) for level, hits in inside.items()},
-        "baselines": {name: {"squared_error_sum": sums(square)} for name, square in squares.items()},
     }
+    levels = {level: sums(hits) for level, hits in inside.items()}
+
+    def picked(pick: Callable[[Floats], float]) -> dict[str, Any]:
+        plain = {key: {name: pick(part) for name, part in groups.items()} for key, groups in told.items()}
+        plain["ticks"] = {name: int(number) for name, number in plain["ticks"].items()}
+        within = {level: {name: pick(part) for name, part in of.items()} for level, of in levels.items()}
+        return {**plain, "inside": within}
+
+    whole = picked(lambda part: float(part.sum()))
+    stretches = [picked(lambda part, at=at: float(part[at])) for at in range(count)]  # type: ignore[misc]
+    others = {name: sums(np.square(mean - item.data.truth).sum(-1)) for name, (mean, _, _) in table.items()}
+    baselines = {
+        name: {"squared_error_sum": {group: float(part.sum()) for group, part in of.items()}}
+        for name, of in others.items()
+    }
+    return {**whole, "baselines": baselines, "blocks": stretches if count > 1 else []}

@@ -30,6 +30,7 @@ class Source:
     rows: tuple[int, int] | None = None  # of a collected file
     namespace: str = ""
     stamps: str = "header"
+    bag: str = ""  # what was given, by name
 
     @property
     def name(self) -> str:
@@ -51,15 +52,27 @@ def sources(bags: Sequence[Path], namespace: str = "", stamps: str = "header") -
     Raises EvaluationError for a path that is neither.
     """
     found: list[Source] = []
-    for path in bags:
+    for path, bag in zip(bags, _names(bags)):
         if not path.exists():
             raise EvaluationError(f"{path}: there is no such bag or folder")
         files = sorted(path.glob("episode-*.npz")) if path.is_dir() else [path] * (path.suffix == ".npz")
         if not files:
-            found.append(Source(str(path), _content_id(path), None, namespace, stamps))
+            found.append(Source(str(path), _content_id(path), None, namespace, stamps, bag))
         for file in files:
-            found += [Source(str(file), f"{hash_of([file])[:16]}:{b}", (b, e)) for b, e in episode_rows(file)]
+            content = hash_of([file])[:16]
+            found += [Source(str(file), f"{content}:{b}", (b, e), bag=bag) for b, e in episode_rows(file)]
     return found
+
+
+def _names(paths: Sequence[Path]) -> list[str]:
+    """A name for each path, without folders, but for the last one where names are equal: those may tell of
+    the machine, and a scorecard is passed on.
+    """
+    whole = [path.resolve() for path in paths]
+    names = [path.name for path in whole]
+    return [
+        name if names.count(name) == 1 else f"{path.parent.name}/{name}" for path, name in zip(whole, names)
+    ]
 
 
 def _content_id(path: Path) -> str:
