@@ -26,6 +26,7 @@ FAILED, USAGE = 1, 2
 LOOK = 0.05  # s between looks at the processes
 SHOWN, LOGGED = 0.25, 10.0  # s between status lines, in a terminal and anywhere else
 PLAYER = "player_node"
+WRITTEN = ("bag", "trace", "log")  # folders in OUT
 
 
 def add_parser(subparsers: Any) -> None:
@@ -69,9 +70,7 @@ def run(arguments: argparse.Namespace) -> int:
     contract = find_contract(named)
     recording = open_bag(arguments.bag, contract, arguments.namespace, arguments.stamps)
     out = arguments.out.absolute()
-    for name in ("bag", "trace", "log"):
-        shutil.rmtree(out / name, ignore_errors=True)
-    (out / "log").mkdir(parents=True)
+    _empty(out, arguments.bag)
     options = ReplayOptions(
         bag=str(arguments.bag),
         contract=named,
@@ -95,6 +94,22 @@ def run(arguments: argparse.Namespace) -> int:
         print(f"rssm replay: {outcome.error}", file=sys.stderr)
         return FAILED if outcome.started else USAGE
     return 0
+
+
+def _empty(out: Path, bag: Path) -> None:
+    """Makes room in OUT: what an earlier replay has written there goes. Raises NodeError where anything else
+    would, such as the very bag that is to be played.
+    """
+    from rssm_ros.nodes.errors import NodeError
+
+    there = [out / name for name in WRITTEN if (out / name).exists()]
+    ours = (out / "log" / f"{PLAYER}.log").is_file()
+    if any(bag.resolve().is_relative_to(folder.resolve()) for folder in there) or (there and not ours):
+        names = ", ".join(str(folder) for folder in there)
+        raise NodeError(f"{names}: there already, and not of a replay; choose another --out")
+    for folder in there:
+        shutil.rmtree(folder)
+    (out / "log").mkdir(parents=True)
 
 
 def _run_graph(

@@ -95,3 +95,38 @@ def test_a_bag_that_is_not_there_is_one_line(tmp_path: Path) -> None:
     done = replay(tmp_path / "nowhere", "--out", tmp_path / "out")
     assert done.returncode == 2 and done.stderr.count("\n") == 1, done.stderr
     assert done.stderr.startswith("rssm replay: ") and "nowhere" in done.stderr
+
+
+@pytest.mark.parametrize("played", ["the bag in the way", "another"])
+def test_no_recording_is_deleted_to_make_room(
+    tmp_path: Path, played: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """`rssm up --record --out RUN` leaves RUN/bag: replaying into RUN must not take it away."""
+    from rssm_ros.cli.main import main
+
+    bag = tmp_path / "run" / "bag"
+    make_bag(bag, ticks=4)
+    make_bag(tmp_path / "other", ticks=4)
+    before = {file.name: file.read_bytes() for file in bag.iterdir()}
+    given = bag if played == "the bag in the way" else tmp_path / "other"
+    words = ["replay", str(given), "--out", str(tmp_path / "run"), "--bundle", str(tmp_path / "none")]
+    assert main(words) == 2
+    told = capsys.readouterr().err
+    assert told.count("\n") == 1 and "choose another --out" in told and str(bag) in told
+    assert {file.name: file.read_bytes() for file in bag.iterdir()} == before
+
+
+def test_what_a_replay_has_written_makes_room_for_the_next(tmp_path: Path) -> None:
+    from rssm_ros.cli.replay import _empty
+    from rssm_ros.nodes.errors import NodeError
+
+    out, bag = tmp_path / "out", tmp_path / "elsewhere"
+    for name in ("bag", "trace", "log"):
+        (out / name).mkdir(parents=True)
+    (out / "log/player_node.log").touch()
+    (out / "bag/old.mcap").touch()
+    with pytest.raises(NodeError, match="choose another --out"):
+        _empty(out, out / "bag")  # the beliefs of the last replay, played in turn
+    assert (out / "bag/old.mcap").exists()
+    _empty(out, bag)
+    assert [path.name for path in out.iterdir()] == ["log"] and not list((out / "log").iterdir())
