@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -33,6 +34,8 @@ class Conversion:
 
     def ticks(self, contract: Contract) -> tuple[int, int]:
         """Shortest and longest episode in ticks. Raises TrainingError where they make no sense."""
+        if not math.isfinite(self.shortest) or not math.isfinite(self.longest):
+            raise TrainingError(f"episodes of {self.shortest:g} to {self.longest:g} s: expected finite times")
         shortest, longest = (round(float(s * contract.rate)) for s in (self.shortest, self.longest))
         if not 2 <= shortest <= longest:
             raise TrainingError(
@@ -77,6 +80,7 @@ def convert(
     directory.mkdir(parents=True, exist_ok=True)
     for stale in directory.glob(".*.part"):
         stale.unlink()
+    _refuse_others(directory, len(bags))
     shortest, longest = how.ticks(contract)
     done: list[dict[str, Any]] = []
     failed: dict[str, str] = {}
@@ -105,6 +109,7 @@ def convert(
                 bag, index, contract, directory, how, (shortest, longest), tell
             )
         except RecordingError as error:
+            _forget(directory, index)  # it may have failed at its end, with episodes written
             failed[str(bag)] = str(error)
             continue
         entry = {"name": bag.name, "key": key, "counts": counts, "left_out": left_out, "notes": notes}
@@ -126,8 +131,7 @@ def _convert_one(
     tell: Callable[[float, int], None],
 ) -> tuple[dict[str, int], dict[str, int], dict[str, str]]:
     """Writes one bag's episodes; returns what became of messages and ticks, and what the reader left out."""
-    for stale in directory.glob(f"episode-{index:04d}????-bag.npz"):
-        stale.unlink()  # of a conversion that was stopped: it might have been of another bag
+    _forget(directory, index)  # of a conversion that was stopped: it might have been of another bag
     recording = open_bag(bag, contract, how.namespace, how.stamps, how.part)
     span = max(1, recording.end_ns - recording.start_ns)
     counters: Counter[str] = Counter()
@@ -141,6 +145,23 @@ def _convert_one(
         if arrays is not None or at % 200 == 0:
             tell((logged_ns - recording.start_ns) / span, written)
     return dict(sorted(counters.items())), dict(sorted(recording.counts.items())), recording.notes
+
+
+def _refuse_others(directory: Path, bags: int) -> None:
+    """Raises TrainingError where the folder holds episodes of anything else: they would count as these bags'."""
+    for path in sorted(directory.glob("episode-*.npz")):
+        _, number, kind = path.stem.split("-", 2)
+        if kind != "bag" or int(number) >= bags * MOST:
+            raise TrainingError(
+                f"{directory}: {path.name} there is not of these {bags} bags; give the same bags in the same "
+                "order (more may follow), or another --out"
+            )
+
+
+def _forget(directory: Path, index: int) -> None:
+    """Removes one bag's episodes."""
+    for stale in directory.glob(f"episode-{index:04d}????-bag.npz"):
+        stale.unlink()
 
 
 def _key(bag: Path, contract: Contract, how: Conversion) -> str:

@@ -348,8 +348,51 @@ def test_a_bad_bag_does_not_stop_the_others(two_bags: list[Path], tmp_path: Path
     assert capsys.readouterr().err.count("\n") == 1
 
 
+def test_a_bag_that_fails_at_its_end_leaves_no_episodes(two_bags: list[Path], tmp_path: Path, capsys) -> None:
+    """Not one of its pictures can be read, which is known at the end: the rest of it must not be trained on."""
+    made = episode(1, 350, loss=0.0)
+    made["present_camera"][:] = False
+    entries = bags.episode_entries(MANIPULATOR, made)
+    spoilt = bags.Entry("/camera/image_raw", "sensor_msgs/msg/Image", entries[-1].logged_ns, b"no picture")
+    bad = bags.write(tmp_path / "bad", [*entries, spoilt])
+    out = tmp_path / "data"
+    assert main(words([two_bags[0], bad], out, "--longest", "5")) == 1
+    assert "no message on /camera/image_raw can be used" in capsys.readouterr().err
+    assert [path.name for path in out.glob("episode-*")] == ["episode-00000000-bag.npz"]
+    assert json.loads((out / "dataset.json").read_text())["ticks"] == 30
+
+
+def test_a_folder_with_other_episodes_is_refused(two_bags: list[Path], tmp_path: Path, capsys) -> None:
+    out = tmp_path / "data"
+    assert main(words(two_bags, out)) == 0
+    assert main(words(two_bags[:1], out)) == 2  # the second one's episodes would count as the first one's
+    assert "episode-00010000-bag.npz there is not of these 1 bags" in capsys.readouterr().err
+    assert main(words(two_bags, out)) == 0
+    (out / "episode-00000007-expert.npz").write_bytes(b"of rssm collect")
+    assert main(words(two_bags, out)) == 2
+    assert "another --out" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["data", "data/deeper"])
+def test_an_out_that_is_a_file_is_told_in_a_line(
+    two_bags: list[Path], tmp_path: Path, name: str, capsys
+) -> None:
+    (tmp_path / "data").touch()
+    assert main(words(two_bags, tmp_path / name)) == 2
+    told = capsys.readouterr().err
+    assert told.count("\n") == 1 and name in told
+
+
 @pytest.mark.parametrize(
-    "more", [["--part", "0.5:0.2"], ["--part", "half"], ["--shortest", "0"], ["--longest", "0.1"]]
+    "more",
+    [
+        ["--part", "0.5:0.2"],
+        ["--part", "half"],
+        ["--shortest", "0"],
+        ["--longest", "0.1"],
+        ["--shortest", "nan"],
+        ["--longest", "inf"],
+    ],
 )
 def test_options_that_make_no_sense(two_bags: list[Path], tmp_path: Path, more: list[str], capsys) -> None:
     assert main(words(two_bags, tmp_path / "data", *more)) == 2
