@@ -58,11 +58,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _is_ours(error: Exception) -> bool:
-    """One of the layers' own errors, or a missing optional package: told in a line, without a traceback."""
+    """One of the layers' own errors, a missing optional package, or a path that cannot be used: told in a
+    line, without a traceback.
+    """
     if isinstance(error, ModuleNotFoundError):
         error.msg = f"{error.msg}; install the extra that brings it (pip install 'rssm_ros[train,sim]')"
         return True
-    return type(error).__module__.split(".")[0] == "rssm_ros" or isinstance(error, FileNotFoundError)
+    named = isinstance(error, OSError) and error.filename is not None  # --out is a file, no right to read ...
+    ours = type(error).__module__.split(".")[0] == "rssm_ros"
+    return ours or named or isinstance(error, FileNotFoundError)
 
 
 if __name__ == "__main__":

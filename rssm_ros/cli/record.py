@@ -43,14 +43,14 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument("--out", type=Path, help="folder of the bag (default out/recordings/CONTRACT-DATE)")
     parser.add_argument(
         "--seconds",
-        type=float,
+        type=_amount,
         default=0.0,
         help="of log time, from the first observation on; 0: until Ctrl-C",
     )
     parser.add_argument("--truth", action="store_true", help="the contract's targets and visibilities, too")
     parser.add_argument("--beliefs", action="store_true", help="what filter_node says, too")
     parser.add_argument(
-        "--split", type=float, default=2000.0, metavar="MB", help="size of one file; 0: one (default 2000)"
+        "--split", type=_amount, default=2000.0, metavar="MB", help="size of one file; 0: one (default 2000)"
     )
     parser.add_argument("--namespace", default="", help="of the robot's topics")
     parser.add_argument(
@@ -58,6 +58,16 @@ def add_parser(subparsers: Any) -> None:
     )
     parser.add_argument("--json", action="store_true", help="print what was recorded as JSON")
     parser.set_defaults(run=run)
+
+
+def _amount(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not (math.isfinite(value) and value >= 0.0):
+        raise argparse.ArgumentTypeError(f"{text!r} is no amount; expected a number from 0 up")
+    return value
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -90,12 +100,19 @@ def run(arguments: argparse.Namespace) -> int:
 def _node(namespace: str, sim_time: bool) -> Iterator[tuple[Any, Any]]:
     """A ROS node of our own; rclpy's signal handlers would end it before the bag is closed."""
     import rclpy
+    from rclpy.exceptions import InvalidNamespaceException
     from rclpy.node import Node
     from rclpy.parameter import Parameter
     from rclpy.signals import SignalHandlerOptions
+    from rclpy.validate_namespace import validate_namespace
 
+    from rssm_ros.nodes.errors import NodeError
     from rssm_ros.nodes.executors import make_executor
 
+    try:
+        validate_namespace(f"/{namespace.lstrip('/')}")
+    except InvalidNamespaceException as error:
+        raise NodeError(f"--namespace {namespace!r}: {str(error).splitlines()[0]}") from error
     rclpy.init(args=[], signal_handler_options=SignalHandlerOptions.NO)
     node = Node(
         "rssm_record",

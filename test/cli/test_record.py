@@ -156,3 +156,29 @@ def test_a_folder_that_is_there_is_refused_in_one_line(tmp_path: Path) -> None:
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 2 and errors.count("\n") == 1
     assert f"{tmp_path}: cannot record here (exists already); choose another folder" in errors
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (("--split", "nan"), "'nan' is no amount"),
+        (("--split", "inf"), "'inf' is no amount"),
+        (("--seconds", "-1"), "'-1' is no amount"),
+        (("--namespace", "bad name"), "--namespace 'bad name': "),
+    ],
+)
+def test_options_that_make_no_sense_are_told_in_a_line(
+    tmp_path: Path, words: tuple[str, str], told: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from rssm_ros.cli.main import main
+
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        code = main(["record", "--out", str(tmp_path / "bag"), *words])
+    except SystemExit as error:
+        code = error.code
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+    assert code == 2 and told in capsys.readouterr().err.splitlines()[-1]
+    assert not (tmp_path / "bag").exists()
