@@ -148,7 +148,7 @@ def _convert_one(
 
 
 def _refuse_others(directory: Path, bags: int) -> None:
-    """Raises TrainingError where the folder holds episodes of anything else: they would count as these bags'."""
+    """Raises TrainingError where the folder holds other episodes: they would count as these bags'."""
     for path in sorted(directory.glob("episode-*.npz")):
         _, number, kind = path.stem.split("-", 2)
         if kind != "bag" or int(number) >= bags * MOST:

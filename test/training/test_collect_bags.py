@@ -349,7 +349,7 @@ def test_a_bad_bag_does_not_stop_the_others(two_bags: list[Path], tmp_path: Path
 
 
 def test_a_bag_that_fails_at_its_end_leaves_no_episodes(two_bags: list[Path], tmp_path: Path, capsys) -> None:
-    """Not one of its pictures can be read, which is known at the end: the rest of it must not be trained on."""
+    """Not one of its pictures can be read, which is known at the end: nothing of it must be trained on."""
     made = episode(1, 350, loss=0.0)
     made["present_camera"][:] = False
     entries = bags.episode_entries(MANIPULATOR, made)
