@@ -306,6 +306,29 @@ def test_an_error_of_a_thousandth_and_a_wrong_sample_are_found(cpu, device, monk
     assert free.first_difference == 0 and free.apart == 1.0
 
 
+@pytest.mark.parametrize("output", ["next_deter", "target_package_std", "surprise", "tokens"])
+def test_a_nan_passes_nowhere(cpu, device, monkeypatch, output):
+    """Of one backend alone, in one call only: what is compared later must not hide it."""
+    session, _ = device()
+    real, spoilt = Vanishing.run, []
+
+    def wrong(self, graph, feeds):
+        outputs = real(self, graph, feeds)
+        if output in outputs and not spoilt:
+            spoilt.append(graph)
+            outputs[output] = np.full_like(outputs[output], np.nan)
+        return outputs
+
+    monkeypatch.setattr(Vanishing, "run", wrong)
+    forced = parity.teacher_forced(cpu, session, ticks=5, particles=2)
+    if output != "surprise":  # a statistic of the free run alone
+        assert spoilt and not forced.passed
+    spoilt.clear()
+    if output != "tokens":  # a free run compares the steps alone
+        free = parity.free_run(cpu, session, ticks=5, particles=2)
+        assert spoilt and (not free.passed or output == "next_deter")
+
+
 def test_samples_at_an_edge_are_counted_not_compared(cpu):
     latent = cpu.latent
     drawn = np.full((2, latent.stoch), 0.5, np.float32)

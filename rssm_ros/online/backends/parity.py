@@ -65,7 +65,7 @@ class Free:
     @property
     def worst(self) -> float:
         """The largest relative difference of a statistic."""
-        return max(abs(b - a) / max(abs(a), 1e-9) for a, b in self.statistics.values())
+        return float(np.max([abs(b - a) / max(abs(a), 1e-9) for a, b in self.statistics.values()]))
 
     @property
     def passed(self) -> bool:
@@ -100,7 +100,7 @@ def teacher_forced(
         same = equal.all(-1)  # heads read the sample: compared for particles that drew the same
         for name, (a, b) in _quantities(left, right).items():
             rows = same if name.startswith("target") else np.ones(particles, np.bool_)
-            worst[name] = max(worst[name], _difference(a[rows], b[rows]))
+            worst[name] = _worse(worst[name], _difference(a[rows], b[rows]))
         state = left.state
     return Forced(ticks, particles, other.tolerance, dict(worst), samples, near, different)
 
@@ -156,7 +156,7 @@ def made_up(
                 name = f"tokens_{spec.name}"
                 found = _difference(tokens[spec.name], other.encode(spec.name, value))
                 found *= TOLERANCE / LOOSER["tokens"]
-                worst[name] = max(worst.get(name, 0.0), found)
+                worst[name] = _worse(worst.get(name, 0.0), found)
         action = random.uniform(-1, 1, latent.action).astype(np.float32)
         yield Input(action, tokens, tick % EPISODE == 0, noise.draw(latent, seed, tick, particles))
 
@@ -215,3 +215,8 @@ def _difference(left: Array, right: Array) -> float:
     """The largest, relative to the largest value where that exceeds 1; a NaN stays one."""
     scale = max(1.0, float(np.abs(left).max(initial=0.0)))
     return float(np.abs(left - right).max(initial=0.0)) / scale
+
+
+def _worse(one: float, other: float) -> float:
+    """The larger; a NaN stays one, which `max` would forget."""
+    return float(np.maximum(one, other))
