@@ -7,6 +7,7 @@ the gate's limits all read the same `Contract`; nothing about a robot is written
 import math
 from dataclasses import dataclass, fields
 from fractions import Fraction
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -153,9 +154,9 @@ class Contract:
         """A: channels over all actions."""
         return sum(action.dim for action in self.actions)
 
-    @property
+    @cached_property
     def channels(self) -> tuple[str, ...]:
-        """Names of the A channels, in model order."""
+        """Names of the A channels, in model order. Kept: readers ask for every message."""
         return tuple(channel for action in self.actions for channel in action.channels)
 
     @property

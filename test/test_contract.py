@@ -1,6 +1,8 @@
 """Every wrong contract is refused with the file, the key and what was expected."""
 
 import copy
+import dataclasses
+import pickle
 from fractions import Fraction
 from pathlib import Path
 
@@ -41,6 +43,15 @@ def test_the_shipped_contract_says_what_the_design_says():
     assert CONTRACT.action_slices() == {"base": slice(0, 2), "arm": slice(2, 6)}
     assert (CONTRACT.low < CONTRACT.high).all() and (CONTRACT.slew > 0).all()
     assert CONTRACT.targets[0].dim == 2
+
+
+def test_what_is_kept_does_not_change_what_a_contract_is():
+    asked, fresh = Contract.from_dict(PLAIN), Contract.from_dict(PLAIN)
+    assert asked.channels is asked.channels, "not made anew for every message"
+    assert asked == fresh and hash(asked) == hash(fresh) and asked.to_dict() == fresh.to_dict()
+    assert pickle.loads(pickle.dumps(asked)) == fresh
+    fewer = dataclasses.replace(asked, actions=asked.actions[:1])
+    assert fewer.channels == asked.channels[:2], "another contract has its own"
 
 
 def test_plain_data_round_trips_through_yaml():

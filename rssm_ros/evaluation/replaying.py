@@ -46,6 +46,8 @@ class FinalFilter(Filter):
     def __init__(self, session: Steps, contract: Contract, particles: int = 1, seed: int = 0) -> None:
         self._online: int | None = None  # the last tick that the online filter would have computed
         self._next_ns = 0  # before that the window stays where it is
+        self._half_ns = int(SECOND / contract.rate / 2)
+        self._frozen_at = (-1, -1)  # of what time, and what it was
         super().__init__(session, contract, particles, seed)
         self.taken: dict[int, Taken] = {}
         self._action: tuple[Floats, bool]
@@ -57,11 +59,16 @@ class FinalFilter(Filter):
             self.taken = {}
             beliefs = super().advance(now_ns)
             tick = tick_of(now_ns, self.contract.rate) + 1
-            self._next_ns = stamp_of(tick, self.contract.rate) - int(SECOND / self.contract.rate / 2) - 1
+            self._next_ns = stamp_of(tick, self.contract.rate) - self._half_ns - 1
             return beliefs
         memory.now_ns = now_ns  # the window is where it was: no tick can have left it
         self._online = super()._last_due(now_ns) or self._online
         return []
+
+    def _frozen(self, now_ns: int) -> int:
+        if self._frozen_at[0] != now_ns:  # asked for every message, of the same time again and again
+            self._frozen_at = (now_ns, super()._frozen(now_ns))
+        return self._frozen_at[1]
 
     def _clear(self) -> None:
         super()._clear()

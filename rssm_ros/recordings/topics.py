@@ -165,14 +165,16 @@ def _observation_reader(spec: Any) -> Read:
 def _applied_reader(contract: Contract) -> Read:
     """The gate's JointState -> SI [A]; NaN for channels that it leaves out."""
 
+    channels, width = contract.channels, contract.action_dim
+
     def read(message: Any) -> Value:
         named = set(message.name)
-        here = [index for index, channel in enumerate(contract.channels) if channel in named]
+        here = [index for index, channel in enumerate(channels) if channel in named]
         if not here:
             known = ", ".join(message.name) or "none"
             raise MessageError(f"none of the contract's channels is in the JointState ({known})", "joint")
-        values = np.full(contract.action_dim, np.nan)
-        values[here] = messages.read_joints(message, [contract.channels[i] for i in here], ("position",))
+        values = np.full(width, np.nan)
+        values[here] = messages.read_joints(message, [channels[i] for i in here], ("position",))
         return values
 
     return read
