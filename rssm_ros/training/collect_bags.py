@@ -230,7 +230,9 @@ def episodes_of(
     became of the messages (`NAME/accepted` ...) and of the ticks. Memory: an episode and the filter's window.
     """
     contract = recording.contract
-    clock = RecordingClock.of((m.received_ns, m.stamp_ns) for m in recording.observations() if m.stamped)
+    # By what was observed, as replays do: commands may be stamped by another machine.
+    dated = (m for m in recording.observations() if m.stamped and m.name != APPLIED)
+    clock = RecordingClock.of((m.received_ns, m.stamp_ns) for m in dated)
     events, rate = recording.events, contract.rate
     resets = [event.stamp_ns for event in events if event.kind == RESET]
     grid = Grid(contract, resets, {tick_of(e.stamp_ns, rate) for e in events if e.kind == TERMINAL})

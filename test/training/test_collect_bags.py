@@ -1,6 +1,5 @@
 """Bags -> episodes: what was recorded comes back, and training sees what the online filter sees."""
 
-import json
 from collections import Counter
 from pathlib import Path
 
@@ -9,7 +8,6 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from rssm_ros.cli.main import main
 from rssm_ros.contract import Contract, find_contract
 from rssm_ros.online.clock import RecordingClock
 from rssm_ros.online.filter import Filter
@@ -17,7 +15,6 @@ from rssm_ros.online.limits import Limits
 from rssm_ros.recordings import Event, Observation, Truth, open_bag
 from rssm_ros.training.bag_dataset import Conversion, convert
 from rssm_ros.training.collect_bags import episodes_of
-from rssm_ros.training.errors import TrainingError
 from test import bags
 from test.online.model import TinyModel
 
@@ -283,126 +280,20 @@ def test_unstamped_commands_follow_a_log_on_another_clock() -> None:
     np.testing.assert_allclose(found["action"][5:, 0], np.arange(4, 59) / 60, atol=1e-6)
 
 
-# The command ----------------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def two_bags(tmp_path: Path) -> list[Path]:
-    return [
-        bags.write(tmp_path / name, bags.episode_entries(MANIPULATOR, episode(seed, 30)))
-        for seed, name in enumerate(("one", "two"))
-    ]
-
-
-def words(bags_: list[Path], out: Path, *more: str) -> list[str]:
-    return ["dataset", *map(str, bags_), "--contract", "manipulator", "--out", str(out), *more]
-
-
-def test_a_data_set_that_rssm_train_reads(two_bags: list[Path], tmp_path: Path, capsys) -> None:
-    from rssm_ros.training.replay import columns, content_hash, open_storage
-    from rssm_ros.world_model import Signals
-
-    out = tmp_path / "data"
-    assert main(words(two_bags, out, "--json")) == 0
-    told = json.loads(capsys.readouterr().out)
-    assert told["episodes"] == 2 and told["ticks"] == 60 and told["contract"] == "manipulator"
-    assert [bag["name"] for bag in told["bags"]] == ["one", "two"]
-    assert content_hash(out) == told["sha256"]
-    signals = Signals.from_contract(MANIPULATOR)
-    store = open_storage(out, signals)
-    assert len(store) == 60 and set(columns(signals)) == set(store.keys())
-
-
-def test_it_goes_on_where_it_was_stopped(two_bags: list[Path], tmp_path: Path, monkeypatch, capsys) -> None:
-    from rssm_ros.training import bag_dataset
-
-    whole, broken = tmp_path / "whole", tmp_path / "broken"
-    assert main(words(two_bags, whole)) == 0
-    real = bag_dataset.write_episode
-
-    def stop_in_the_second(path: Path, arrays) -> None:
-        if "-00010" in path.name:
-            raise KeyboardInterrupt
-        real(path, arrays)
-
-    monkeypatch.setattr(bag_dataset, "write_episode", stop_in_the_second)
-    assert main(words(two_bags, broken)) == 130
-    assert not (broken / "dataset.json").exists() and (broken / "bag-0000.json").exists()
-    monkeypatch.setattr(bag_dataset, "write_episode", real)
-    capsys.readouterr()
-    assert main(words(two_bags, broken)) == 0
-    assert "(1 were there already)" in capsys.readouterr().out
-    hashes = [json.loads((folder / "dataset.json").read_text())["sha256"] for folder in (whole, broken)]
-    assert hashes[0] == hashes[1]
-    assert main(words(two_bags[::-1], broken)) == 2
-    assert "converted otherwise" in capsys.readouterr().err
-
-
-def test_a_bad_bag_does_not_stop_the_others(two_bags: list[Path], tmp_path: Path, capsys) -> None:
-    (two_bags[0] / "one.mcap").write_bytes(b"no bag")
-    assert main(words(two_bags, tmp_path / "data")) == 1
-    captured = capsys.readouterr()
-    assert captured.err.count("\n") == 1 and "one.mcap: cannot be opened" in captured.err
-    assert "1 episodes, 30 ticks" in captured.out
-    assert main(words(two_bags[:1], tmp_path / "none")) == 2
-    assert capsys.readouterr().err.count("\n") == 1
-
-
-def test_a_bag_that_fails_at_its_end_leaves_no_episodes(two_bags: list[Path], tmp_path: Path, capsys) -> None:
-    """Not one of its pictures can be read, which is known at the end: nothing of it must be trained on."""
-    made = episode(1, 350, loss=0.0)
-    made["present_camera"][:] = False
-    entries = bags.episode_entries(MANIPULATOR, made)
-    spoilt = bags.Entry("/camera/image_raw", "sensor_msgs/msg/Image", entries[-1].logged_ns, b"no picture")
-    bad = bags.write(tmp_path / "bad", [*entries, spoilt])
-    out = tmp_path / "data"
-    assert main(words([two_bags[0], bad], out, "--longest", "5")) == 1
-    assert "no message on /camera/image_raw can be used" in capsys.readouterr().err
-    assert [path.name for path in out.glob("episode-*")] == ["episode-00000000-bag.npz"]
-    assert json.loads((out / "dataset.json").read_text())["ticks"] == 30
-
-
-def test_a_folder_with_other_episodes_is_refused(two_bags: list[Path], tmp_path: Path, capsys) -> None:
-    out = tmp_path / "data"
-    assert main(words(two_bags, out)) == 0
-    assert main(words(two_bags[:1], out)) == 2  # the second one's episodes would count as the first one's
-    assert "episode-00010000-bag.npz there is not of these 1 bags" in capsys.readouterr().err
-    assert main(words(two_bags, out)) == 0
-    (out / "episode-00000007-expert.npz").write_bytes(b"of rssm collect")
-    assert main(words(two_bags, out)) == 2
-    assert "another --out" in capsys.readouterr().err
-
-
-@pytest.mark.parametrize("name", ["data", "data/deeper"])
-def test_an_out_that_is_a_file_is_told_in_a_line(
-    two_bags: list[Path], tmp_path: Path, name: str, capsys
-) -> None:
-    (tmp_path / "data").touch()
-    assert main(words(two_bags, tmp_path / name)) == 2
-    told = capsys.readouterr().err
-    assert told.count("\n") == 1 and name in told
-
-
-@pytest.mark.parametrize(
-    "more",
-    [
-        ["--part", "0.5:0.2"],
-        ["--part", "half"],
-        ["--shortest", "0"],
-        ["--longest", "0.1"],
-        ["--shortest", "nan"],
-        ["--longest", "inf"],
-    ],
-)
-def test_options_that_make_no_sense(two_bags: list[Path], tmp_path: Path, more: list[str], capsys) -> None:
-    assert main(words(two_bags, tmp_path / "data", *more)) == 2
-    assert capsys.readouterr().err.startswith("rssm dataset: ")
-
-
-def test_nothing_in_it_is_an_error(tmp_path: Path) -> None:
-    path = bags.write(tmp_path / "bag", bags.episode_entries(MANIPULATOR, episode(0, 5)))
-    with pytest.raises(TrainingError, match="5 ticks lie in stretches shorter than 10"):
-        convert([path], "manipulator", MANIPULATOR, tmp_path / "data", Conversion())
+def test_what_was_observed_decides_which_clock_a_recording_is_read_by() -> None:
+    """As in `Replay`: three commands per tick, stamped by a machine whose clock is 5 s behind, do not."""
+    messages = []
+    for k in range(100, 160):
+        stamp = k * SECOND // 20
+        messages.append(Observation("odom", stamp, stamp + 1_000_000, np.full(2, k, np.float32)))
+        for part in range(3):
+            at = stamp + part * 15_000_000
+            command = Limits(SMALL).scale(np.full(6, (k - 100) / 60))
+            messages.append(Observation("applied", at - 5 * SECOND, at, command))
+    (_,), counters = pieces(Made(SMALL, sorted(messages, key=lambda m: m.received_ns)))
+    # Log time is now; by the headers, most of which are the commands, they would count as late by the clock.
+    assert counters["odom/accepted"] == 60 and counters["odom/future"] == 0
+    assert not any(key.startswith("clock/") for key in counters), counters
 
 
 def test_the_reader_and_the_dot(tmp_path: Path) -> None:
