@@ -26,7 +26,7 @@ from rssm_ros.evaluation.scorecard import (
     TargetScore,
     read_scorecard,
 )
-from rssm_ros.evaluation.sources import Source, Watch, play_all
+from rssm_ros.evaluation.sources import Source, Unusable, Watch, play_all
 from rssm_ros.evaluation.statistics import Estimate
 from rssm_ros.evaluation.ticks import Ticks
 from rssm_ros.online.regions import regions_of
@@ -36,6 +36,7 @@ from rssm_ros.recordings import Recording
 Array = npt.NDArray[Any]
 # What a shipped bundle must reach.
 HIDDEN_RATIO, REACQUIRED, COVERED_90, CORRELATION = (0.0, 0.5), (0.0, 2.0), (0.88, 0.92), (-1.0, -0.7)
+LEFT_OUT = "left out: "  # begins the note on a recording that could not be used
 UNJUDGED = "nothing was both seen and hidden: no bound of a shipped bundle was asked for"
 MISSING = (
     "GRU and frame-wise CNN trained on the same data: not among the baselines yet; `memoryless` is the "
@@ -52,6 +53,7 @@ class Evaluation:
 
     scorecard: Scorecard
     trace: Mapping[str, Array]
+    unusable: tuple[Unusable, ...] = ()  # recordings of which nothing came
 
     def write(self, folder: Path) -> None:
         """scorecard.json and trace.npz in `folder`."""
@@ -73,25 +75,28 @@ def evaluate(
 ) -> Evaluation:
     """Plays everything and scores it. Raises EvaluationError, RecordingError.
 
+    A recording that cannot be used does not take the others with it: the scorecard is of those, names it in
+    its notes, and has a check that fails.
     validation: data on which the classical trackers are tuned; without it they are tuned in hindsight.
     check: whether the bounds of a shipped bundle are asked for.
     """
     if not found:
         raise EvaluationError("there is nothing to evaluate; give bags or folders of collected episodes")
     begun = time.monotonic()
-    played = play_all(session, found, how, workers, watch)
+    good, unusable = play_all(session, found, how, workers, watch)
     wall_s = time.monotonic() - begun
-    priors = _priors(session, validation, how, workers) if validation else {}
-    return summarise(session, found, how, played, priors, wall_s, check)
+    priors, unused = _priors(session, validation, how, workers) if validation else ({}, [])
+    return summarise(session, good, how, priors, wall_s, check, [*unusable, *unused])
 
 
 def _priors(
     session: Session, validation: Sequence[Source], how: How, workers: int
-) -> dict[str, scoring.Priors]:
+) -> tuple[dict[str, scoring.Priors], list[Unusable]]:
     quick = How(how.particles, how.seed, memoryless=False, open_loop_every=0)
-    ticks = joined(play_all(session, validation, quick, workers))
-    contract = session.bundle.contract
-    return {spec.name: scoring.priors_of(scoring.judged(contract, spec, ticks)) for spec in contract.targets}
+    good, bad = play_all(session, validation, quick, workers)
+    ticks, contract = joined([item for _, item in good]), session.bundle.contract
+    targets = contract.targets
+    return {spec.name: scoring.priors_of(scoring.judged(contract, spec, ticks)) for spec in targets}, bad
 
 
 def joined(played: Sequence[Played]) -> Ticks:
@@ -106,15 +111,16 @@ def joined(played: Sequence[Played]) -> Ticks:
 
 def summarise(
     session: Session,
-    found: Sequence[Source],
+    good: Sequence[tuple[Source, Played]],
     how: How,
-    played: Sequence[Played],
     priors: Mapping[str, scoring.Priors],
     wall_s: float,
     check: bool,
+    unusable: Sequence[Unusable] = (),
 ) -> Evaluation:
     """The scorecard of what was played."""
     bundle, contract = session.bundle, session.bundle.contract
+    found, played = [source for source, _ in good], [item for _, item in good]
     ticks = joined(played)
     regions, modalities = regions_of(bundle), [spec.name for spec in contract.observations]
     surprise, limits, begins = scoring.surprise_of(ticks, bundle)
@@ -135,6 +141,10 @@ def summarise(
         sums[spec.name] = _summing(item, table, inside)
         trace |= _target_trace(item, table)
     checks = _checks(targets) if check else []
+    notes = [*_notes(session, how, played, regions), *([UNJUDGED] if check and not checks else [])]
+    if unusable:
+        checks.append(_check("recordings_left_out", Estimate(len(unusable), math.nan, math.nan), (0.0, 0.0)))
+        notes[:0] = [f"{LEFT_OUT}{item}" for item in unusable]
     recorded_s = sum(item.recorded_s for item in played)
     references = {value for item in played for value in item.references.values()}
     seconds = np.sort(ticks.seconds) * 1e3
@@ -162,9 +172,9 @@ def summarise(
         versions=provenance.versions("numpy", "onnxruntime", "rosbags"),
         machine=provenance.machine(),
         created=datetime.now(UTC).isoformat(timespec="seconds"),
-        notes=(*_notes(session, how, played, regions), *([UNJUDGED] if check and not checks else [])),
+        notes=tuple(notes),
     )
-    return Evaluation(scorecard, trace)
+    return Evaluation(scorecard, trace, tuple(unusable))
 
 
 def _summing(item: Any, table: Any, inside: Any) -> Callable[[slice], dict[str, Any]]:

@@ -1,6 +1,7 @@
 """What `rssm evaluate` is given, and how it goes through the filter: on all cores, each recording by one."""
 
 import hashlib
+import os
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -15,7 +16,7 @@ from rssm_ros.evaluation.errors import EvaluationError
 from rssm_ros.evaluation.filtering import hash_of
 from rssm_ros.evaluation.playing import How, Played, play
 from rssm_ros.online.session import Session
-from rssm_ros.recordings import Recording, open_bag
+from rssm_ros.recordings import Recording, RecordingError, open_bag
 from rssm_ros.workers import end_with_parent
 
 Watch = Callable[[float], None]  # the share that is done, 0..1
@@ -35,7 +36,7 @@ class Source:
     @property
     def name(self) -> str:
         """For people."""
-        path = Path(self.path)
+        path = Path(os.path.abspath(self.path))  # also of "."
         short = path.stem if self.rows is not None else path.name
         return f"{short}:{self.rows[0]}" if self.rows is not None and self.rows[0] else short
 
@@ -60,15 +61,22 @@ def sources(bags: Sequence[Path], namespace: str = "", stamps: str = "header") -
             found.append(Source(str(path), _content_id(path), None, namespace, stamps, bag))
         for file in files:
             content = hash_of([file])[:16]
-            found += [Source(str(file), f"{content}:{b}", (b, e), bag=bag) for b, e in episode_rows(file)]
+            found += [Source(str(file), f"{content}:{b}", (b, e), bag=bag) for b, e in _rows(file)]
     return found
+
+
+def _rows(file: Path) -> list[tuple[int, int]]:
+    try:
+        return episode_rows(file)
+    except (EvaluationError, KeyError):  # said when it is opened: one bad file among many
+        return [(0, 0)]
 
 
 def _names(paths: Sequence[Path]) -> list[str]:
     """A name for each path, without folders, but for the last one where names are equal: those may tell of
     the machine, and a scorecard is passed on.
     """
-    whole = [path.resolve() for path in paths]
+    whole = [Path(os.path.abspath(path)) for path in paths]  # as given, also through a link
     names = [path.name for path in whole]
     return [
         name if names.count(name) == 1 else f"{path.parent.name}/{name}" for path, name in zip(whole, names)
@@ -100,31 +108,65 @@ def _start(bundle: str, progress: Any) -> None:
     _worker.update(session=Session(bundle, prove=False), progress=progress)
 
 
-def _work(index: int, source: Source, how: How) -> Played:
-    session = _worker["session"]
-
+def _work(index: int, source: Source, how: How) -> "Outcome":
     def watch(share: float) -> None:
         _worker["progress"][index] = share
 
-    return play(session, source.open(session.bundle.contract), how, watch, source.name)
+    return _tried(_worker["session"], source, how, watch)
+
+
+# ------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Unusable:
+    """A recording that nothing came of, and why."""
+
+    source: Source
+    error: Exception
+
+    def __str__(self) -> str:
+        """One line, without folders: it is passed on with the scorecard."""
+        text, path = str(self.error), self.source.path
+        return text.replace(path, self.source.name) if "/" in path else text
+
+
+Outcome = Played | RecordingError | EvaluationError
+
+
+def _tried(session: Session, source: Source, how: How, watch: Watch) -> Outcome:
+    try:
+        return play(session, source.open(session.bundle.contract), how, watch, source.name)
+    except (RecordingError, EvaluationError) as error:
+        return error
 
 
 def play_all(
     session: Session, found: Sequence[Source], how: How, workers: int, watch: Watch | None = None
-) -> list[Played]:
-    """Every recording, in order; the same whatever the number of workers."""
+) -> tuple[list[tuple[Source, Played]], list[Unusable]]:
+    """Every recording that can be used, in order, and those that cannot; the same whatever the number of
+    workers. Raises the first one's RecordingError or EvaluationError where none can be used.
+    """
     told = watch or (lambda share: None)
-    contract = session.bundle.contract
     if workers <= 1 or len(found) == 1:
-        done = []
+        outcomes = []
         for index, source in enumerate(found):
             share = lambda part, index=index: told((index + part) / len(found))  # noqa: E731
-            done.append(play(session, source.open(contract), how, share, source.name))
+            outcomes.append(_tried(session, source, how, share))
         told(1.0)
-        return done
+    else:
+        outcomes = _on_processes(str(session.bundle.folder), found, how, workers, told)
+    pairs = list(zip(found, outcomes, strict=True))
+    good = [(source, item) for source, item in pairs if isinstance(item, Played)]
+    bad = [Unusable(source, item) for source, item in pairs if isinstance(item, Exception)]
+    if not good:
+        raise bad[0].error
+    return good, bad
+
+
+def _on_processes(folder: str, found: Sequence[Source], how: How, workers: int, told: Watch) -> list[Outcome]:
     context = get_context("spawn")
     progress = context.Array("d", len(found), lock=False)
-    folder = str(session.bundle.folder)
     with ProcessPoolExecutor(min(workers, len(found)), context, _start, (folder, progress)) as pool:
         futures = [pool.submit(_work, index, source, how) for index, source in enumerate(found)]
         try:

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -246,6 +247,51 @@ def test_the_command_writes_and_judges(data, tmp_path, capsys):
     assert {check["name"] for check in plain["checks"]} >= {"package hidden_to_best_classical"}
     code, out, err = run(data, "--out", tmp_path / "out", "--no-report", "--no-checks", capsys=capsys)
     assert code == 0 and "hold_last" in out and "Traceback" not in err
+
+
+@pytest.fixture
+def spoiled(data, tmp_path) -> Path:
+    """Three recordings of which one is cut off."""
+    folder = tmp_path / "spoiled"
+    shutil.copytree(data, folder)
+    victim = folder / "episode-00000002-expert.npz"
+    victim.write_bytes(victim.read_bytes()[:2000])
+    return folder
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_bad_recording_does_not_take_the_others_with_it(spoiled, data, session, workers):
+    how = How(1, 5, memoryless=False, open_loop_every=0)
+    card = evaluate(session, sources([spoiled]), how, workers, check=False).scorecard
+    whole = evaluate(session, sources([data]), how, 1, check=False).scorecard
+    kept = [item for item in whole.episodes if "00000002" not in item.name]
+    assert [item.id for item in card.episodes] == [item.id for item in kept]
+    assert [item.ticks for item in card.episodes] == [item.ticks for item in kept]
+    (check,) = card.checks
+    assert check["name"] == "recordings_left_out" and check["value"] == 1 and not check["pass"]
+    assert card.status == "fail" and whole.status == "pass" and not whole.checks
+    assert "episode-00000002-expert" in card.notes[0] and str(spoiled.parent) not in card.notes[0]
+    assert card.recorded_s < whole.recorded_s
+
+
+def test_the_command_tells_what_it_left_out_and_fails(spoiled, tmp_path, capsys):
+    """A bag whose recording was cut off, beside good ones."""
+    (tmp_path / "cut.mcap").write_bytes(b"\x89MCAP0\r\nnot much of a bag")
+    words = (spoiled, tmp_path / "cut.mcap", "--out", tmp_path / "out", "--no-report", "--no-checks")
+    for more in ((), ("--json",)):
+        code, out, err = run(*words, *more, capsys=capsys)
+        assert code == 1 and "Traceback" not in err
+        assert err.count("left out: ") == 2 and "cut.mcap" in err and "00000002" in err
+    assert len(read_scorecard(tmp_path / "out").episodes) == 2
+    assert json.loads(out)["checks"][0]["value"] == 2
+
+
+def test_nothing_but_bad_recordings_is_an_error(spoiled, session, tmp_path):
+    for good in ("1", "3"):
+        (spoiled / f"episode-0000000{good}-expert.npz").unlink()
+    np.savez(spoiled / "episode-00000009-expert.npz", other=np.zeros(3))
+    with pytest.raises(EvaluationError, match=r"episode-00000002-expert.npz cannot be read"):
+        evaluate(session, sources([spoiled]), How())
 
 
 @pytest.mark.parametrize(
