@@ -25,7 +25,8 @@ def test_no_link_leads_nowhere(checkout: Path) -> None:
 def test_every_page_can_be_reached_from_the_index(checkout: Path) -> None:
     index = (checkout / "docs" / "README.md").read_text()
     listed = set(LINK.findall(index)) | {"README.md"}
-    found = {str(page.relative_to(checkout / "docs")) for page in (checkout / "docs").rglob("*.md")}
+    docs = checkout / "docs"
+    found = {str(page.relative_to(docs)) for kind in ("md", "html") for page in docs.rglob(f"*.{kind}")}
     assert found == listed
 
 

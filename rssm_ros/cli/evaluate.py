@@ -10,7 +10,7 @@ from typing import Any
 EXAMPLES = """examples:
   rssm evaluate bags/run1 bags/run2 --bundle models/manipulator --out out/scorecard
   rssm evaluate bags/drive --bundle models/car --impose blackout:4-8@0.1   # no ground truth needed
-  rssm collect manipulator --out data/held-out --seed 950000 --ticks 100000
+  rssm collect manipulator --held-out --out data/held-out --ticks 100000
   rssm evaluate data/held-out --bundle models/manipulator"""
 
 
