@@ -21,7 +21,7 @@ from rssm_ros.online.filter import Filter
 from rssm_ros.online.grid import SECOND, stamp_of, tick_of
 from rssm_ros.online.memory import Snapshot
 from rssm_ros.online.steps import Steps
-from rssm_ros.recordings import APPLIED, Observation, Recording
+from rssm_ros.recordings import APPLIED, RESET, Observation, Recording
 
 Array = npt.NDArray[Any]
 
@@ -130,18 +130,19 @@ class Replay:
         messages = self.recording.observations()
         first = _first(messages)  # read once: decoding costs as much as filtering
         clock = RecordingClock.of((item.received_ns, item.stamp_ns) for item in first if _dated(item))
-        resets = [event for event in self.recording.events if event.kind == "reset"]
+        events = sorted(self.recording.events, key=lambda event: event.received_ns)[::-1]  # the next one last
         newest: dict[str, int] = {}
         last_ns = 0
         for item in chain(first, messages):
-            while resets and resets[0].received_ns <= item.received_ns:
-                filter_.begin_episode(resets.pop(0).stamp_ns)
+            while events and events[-1].received_ns <= item.received_ns:
+                event = events.pop()
+                yield from self._until(filter_, clock.tell(event.received_ns, event.stamp_ns))
+                if event.kind == RESET:
+                    filter_.begin_episode(event.stamp_ns)
             now = clock.tell(item.received_ns, item.stamp_ns if item.stamped else None)
-            if now is not None:
-                self.now_ns = now
-                last_ns = max(last_ns, min(item.stamp_ns, now)) if item.name != APPLIED else last_ns
-                for belief in filter_.advance(now):
-                    yield belief, filter_.taken[belief.tick]
+            if now is not None and item.name != APPLIED:
+                last_ns = max(last_ns, min(item.stamp_ns, now))
+            yield from self._until(filter_, now)
             if item.name == APPLIED:
                 stamp = item.stamp_ns if item.stamped else item.stamp_ns + clock.offset_ns
                 filter_.applied(stamp, item.value, item.stamped)
@@ -152,6 +153,13 @@ class Replay:
             newest[item.name] = max(item.stamp_ns, newest.get(item.name, 0))
         yield from self._rest(filter_, last_ns)
         self.counters = dict(filter_.counters)
+
+    def _until(self, filter_: FinalFilter, now_ns: int | None) -> Iterator[tuple[Belief, Taken]]:
+        """What becomes final when time goes on to now (None: it is not known yet)."""
+        if now_ns is not None:
+            self.now_ns = now_ns
+            for belief in filter_.advance(now_ns):
+                yield belief, filter_.taken[belief.tick]
 
     def _rest(self, filter_: FinalFilter, last_ns: int) -> Iterator[tuple[Belief, Taken]]:
         if self.now_ns is None:

@@ -40,8 +40,8 @@ def moments(recording: Recording, contract: Contract) -> Iterator[Moment]:
         logged_ns += STEP_NS
         items: list[Item] = []
         while due is not None and due.received_ns <= logged_ns:
-            if isinstance(due, Observation):
-                clock.tell(due.received_ns, due.stamp_ns if due.stamped else None)
+            dated = isinstance(due, Event) or due.stamped
+            clock.tell(due.received_ns, due.stamp_ns if dated else None)
             items.append(_restamped(due, clock.offset_ns))
             due = next(stream, None)
         now_ns = logged_ns if not clock.by_headers else clock.now_ns or 0

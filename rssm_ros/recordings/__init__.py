@@ -6,10 +6,13 @@ tables. A rosbag is one implementation; collected episodes are another.
 
 from rssm_ros.recordings.bag import BagRecording, open_bag
 from rssm_ros.recordings.errors import RecordingError
+from rssm_ros.recordings.labels import RESET, TERMINAL
 from rssm_ros.recordings.recording import APPLIED, Event, Observation, Recording, Truth
 
 __all__ = [
     "APPLIED",
+    "RESET",
+    "TERMINAL",
     "BagRecording",
     "Event",
     "Observation",

@@ -24,11 +24,10 @@ from rssm_ros.online.grid import SECOND, stamp_of, tick_of
 from rssm_ros.online.limits import Limits
 from rssm_ros.online.preprocess import prepare
 from rssm_ros.online.ring import AppliedLog, ObservationRing, Seen
-from rssm_ros.recordings import APPLIED, Observation, Recording, Truth
+from rssm_ros.recordings import APPLIED, RESET, TERMINAL, Observation, Recording, Truth
 from rssm_ros.training.collect import Arrays
 
 Array = npt.NDArray[Any]
-RESET, TERMINAL = "reset", "terminal"
 
 
 @dataclass(frozen=True)

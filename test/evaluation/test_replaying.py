@@ -129,6 +129,33 @@ def test_a_reset_begins_a_new_episode():
     assert begun in ([firsts[0], 50], [firsts[0], 51]), "51 where nothing came at 50"
 
 
+def slow(ticks=range(20, 80, 4), offset=0):
+    """A robot that says something five times a second. offset: of the stamps' clock to the log's."""
+    items = []
+    for tick in ticks:
+        stamp = tick * TICK + offset
+        items.append(Observation("odom", stamp, tick * TICK + MS, np.array([0.1 * tick, 1.0], np.float32)))
+        items.append(Observation("camera", stamp, tick * TICK + 2 * MS, image(tick)))
+    return items
+
+
+@pytest.mark.parametrize("offset", [0, 10**6 * TICK], ids=["one clock", "the log has another clock"])
+def test_a_reset_that_ends_a_silence_does_not_come_from_the_future(offset):
+    """It was judged by the `now` of the message before it, and the old episode's belief went on."""
+    event = Event(40 * TICK + offset, 40 * TICK, "reset")  # logged before what is seen at this tick
+    replay = Replay(MODEL, CONTRACT, Made(slow(offset=offset), [event]))
+    firsts = [belief.tick - offset // TICK for belief, _ in replay if belief.first]
+    assert firsts == [20, 40] and replay.counters["episode/accepted"] == 1
+
+
+def test_a_reset_before_a_long_silence_counts_and_a_late_one_holds_back_no_other():
+    """Resets come by stamp, but time goes by when they were logged."""
+    early, late = Event(37 * TICK, 60 * TICK, "reset"), Event(41 * TICK, 41 * TICK, "reset")
+    replay = Replay(MODEL, CONTRACT, Made(slow(), [early, late]))
+    assert [belief.tick for belief, _ in replay if belief.first and not belief.lost] == [20, 44]
+    assert replay.counters["episode/accepted"] == 1 and replay.counters["episode/too_old"] == 1
+
+
 def test_what_came_in_disorder_is_counted():
     items = stream(6, 20)
     swapped = [item for item in items if item.name == "odom"]
