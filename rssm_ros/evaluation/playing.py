@@ -6,7 +6,7 @@ the same recording when nothing is covered.
 
 import math
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -105,7 +105,8 @@ def play(
             "cover its pictures on purpose instead: --impose blackout:4-8@0.1"
         )
     by_tick = {name: TruthByTick(truth, contract.rate) for name, truth in truths.items()}
-    player = _Player(session, given, how, by_tick, clear)
+    unoccluded = {target for target, source in references.items() if source == UNOCCLUDED}
+    player = _Player(session, given, how, by_tick, clear, unoccluded)
     replay = Replay(session, contract, given, how.particles, how.seed)
     span = max(recording.end_ns - recording.start_ns, 1)
     told = _part(watch, passes - 1, passes)
@@ -177,7 +178,10 @@ class _Player:
         how: How,
         truths: Mapping[str, TruthByTick],
         clear: Mapping[tuple[str, int], tuple[float, float]] | None = None,
+        unoccluded: Collection[str] = (),
     ) -> None:
+        """unoccluded: targets whose truth is the un-occluded run."""
+        self._unoccluded = frozenset(unoccluded)
         self._session, self._how, self._truths, self._clear = session, how, truths, clear or {}
         self._contract: Contract = session.bundle.contract
         self._recording = recording
@@ -245,6 +249,8 @@ class _Player:
             truth, label = self._truths[spec.name].at(belief.tick)
             label = 1.0 if self.unlabelled[spec.name] and np.isfinite(truth).all() else label
             visibility = clear * label
+            if not looked and cover is None and spec.name in self._unoccluded:
+                visibility = math.nan  # the other run saw nothing either: to agree with it says nothing
             mean = belief.targets[spec.name]
             nothing = np.full(spec.dim, np.nan)
             extra = {
