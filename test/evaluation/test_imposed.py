@@ -116,3 +116,9 @@ def test_only_pictures_are_covered_and_dropped_ones_are_gone():
         last = max(tick for tick in range(20, 140) if recording.cover(tick))
         assert (recording.uncovered(last)["camera"] == 200).all()
         assert len(recording._uncovered) < 80, "memory does not grow with the recording"
+
+
+def test_the_first_second_stays_as_it_was():
+    schedule = Schedule(parse_imposed("blackout:1-2@0.9"), 0)
+    assert all(schedule(tick) is None for tick in range(20))
+    assert any(schedule(tick) is not None for tick in range(20, 40))
