@@ -22,6 +22,7 @@ from rssm_ros import provenance
 from rssm_ros.bundle import BundleError, load_bundle
 from rssm_ros.contract import HIDDEN, Contract, find_contract
 from rssm_ros.evaluation import summary as summaries
+from rssm_ros.nodes.errors import NodeError
 from rssm_ros.nodes.graph import PLANNERS, GraphOptions, manipulator_graph
 from rssm_ros.nodes.processes import NodeProcess, child_environment, end_all
 from rssm_ros.nodes.recorded import belief_topics, plan_topics, robot_topics, truth_topics
@@ -106,8 +107,10 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _fresh(out: Path, contract: Contract) -> Path:
-    """The run's folder, without what an earlier run left there."""
+    """The run's folder without what an earlier run left there. Raises NodeError for a bag that is of none."""
     out = out.absolute()
+    if (out / "bag").exists() and not (out / "log").exists():  # every run has a log, `rssm record` has none
+        raise NodeError(f"{out / 'bag'}: there already, and not of a run; choose another --out")
     for name in ("bag", "trace", "log"):
         shutil.rmtree(out / name, ignore_errors=True)
     for file in (out / "summary.json", _film(out, contract)):
@@ -144,7 +147,7 @@ def _run_graph(
     for name in set(os.environ) - set(environment):
         del os.environ[name]  # what may lead to a robot
     os.environ.update(environment)  # this process is a part of the same ROS graph
-    from rssm_ros.nodes.errors import NodeError  # rclpy is imported from here on, and only here
+    # rclpy is imported from here on, and only here
     from rssm_ros.nodes.recorder import Recorder
     from rssm_ros.nodes.supervisor import Supervisor
 

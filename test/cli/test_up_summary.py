@@ -12,6 +12,7 @@ from rssm_ros.cli import up
 from rssm_ros.evaluation import summary as summaries
 from rssm_ros.evaluation import video
 from rssm_ros.evaluation.trace import TraceWriter, belief_dtype, gate_dtype, simulation_dtype
+from rssm_ros.nodes.errors import NodeError
 
 
 def arguments(*words: str) -> argparse.Namespace:
@@ -80,6 +81,19 @@ def test_an_old_film_is_gone_whatever_the_contracts_name(
     words = arguments("--out", str(out), "--json")
     words.robot = str(other)
     assert up.run(words) == 2 and not (out / "other.mp4").exists()
+
+
+def test_a_recording_is_not_deleted_to_make_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`rssm record --out OUT/bag` first, `rssm up --out OUT` then."""
+    kept = tmp_path / "bag" / "bag_0.mcap"
+    kept.parent.mkdir()
+    kept.write_text("an hour of a robot")
+    monkeypatch.setattr(up, "_run_graph", lambda *_: up.Outcome(error="nothing ran"))
+    with pytest.raises(NodeError, match="choose another --out"):
+        up.run(arguments("--out", str(tmp_path), "--json"))
+    assert kept.exists() and not (tmp_path / "log").exists()
+    (tmp_path / "log").mkdir()  # now it is of an earlier run
+    assert up.run(arguments("--out", str(tmp_path), "--json")) == 2 and not kept.exists()
 
 
 @pytest.mark.parametrize("domain", ["-1", "102", "x"])
