@@ -9,6 +9,7 @@ import argparse
 import importlib
 import sys
 from collections.abc import Sequence
+from concurrent.futures import BrokenExecutor
 
 # name on the command line -> one line for --help; the module is the name with "_" for "-"
 COMMANDS = {
@@ -58,11 +59,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _is_ours(error: Exception) -> bool:
-    """One of the layers' own errors, a missing optional package, or a path that cannot be used: told in a
-    line, without a traceback.
+    """One of the layers' own errors, a missing optional package, a path that cannot be used, or a worker that
+    was killed: told in a line, without a traceback.
     """
     if isinstance(error, ModuleNotFoundError):
         error.msg = f"{error.msg}; install the extra that brings it (pip install 'rssm_ros[train,sim]')"
+        return True
+    if isinstance(error, BrokenExecutor):
+        error.args = ("a worker process was killed, most often for lack of memory; give fewer --workers",)
         return True
     named = isinstance(error, OSError) and error.filename is not None  # --out is a file, no right to read ...
     ours = type(error).__module__.split(".")[0] == "rssm_ros"
