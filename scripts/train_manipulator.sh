@@ -10,37 +10,9 @@ rssm=${RSSM:-.venv/bin/rssm}
 threads=${THREADS:-2}
 first=${MINUTES_FIRST:-40} second=${MINUTES_SECOND:-30} third=${MINUTES_THIRD:-38} # of training
 ticks=${TICKS:-120000}
-mkdir -p "$folder"
-commands=$folder/commands.txt
-: >"$commands"
-
-told() { printf '%s\n' "rssm $*" | sed "s#$folder/##g" >>"$commands"; } # for the model card
-step() {
-    echo "== $(date +%H:%M:%S) rssm $*"
-    "$rssm" "$@"
-}
-collect() { # NAME SEED TICKS MIX...
-    local name=$1 seed=$2 count=$3
-    shift 3
-    told collect manipulator --out "$folder/data/$name" --seed "$seed" --ticks "$count" "$@"
-    step collect manipulator --out "$folder/data/$name" --seed "$seed" --ticks "$count" "$@"
-}
-train() { # NAME MINUTES OPTIONS...
-    local name=$1 minutes=$2 resume=()
-    shift 2
-    set -- --out "$folder/runs/$name" --val "$folder/data/validation" --minutes "$minutes" --threads "$threads" "$@"
-    told train "$@"
-    [ -e "$folder/runs/$name/done" ] && return
-    compgen -G "$folder/runs/$name/checkpoints/step-*" >/dev/null && resume=(--resume)
-    step train "$@" "${resume[@]}"
-    touch "$folder/runs/$name/done"
-}
-bundle() { # NAME
-    told export "$folder/runs/$1" --out "$folder/bundles/$1"
-    [ -e "$folder/bundles/$1/bundle.json" ] && return
-    step export "$folder/runs/$1" --out "$folder/bundles/$1" --commands "$commands"
-}
-data() { for name in "$@"; do printf '%s ' "$folder/data/$name"; done; }
+robot=manipulator
+# shellcheck source=scripts/steps.sh
+source scripts/steps.sh
 
 collect validation 900000 9000 --mix expert=0.6,perturbed=0.25,random=0.15
 collect expert 1000 "$ticks" --mix expert=0.55,perturbed=0.3,random=0.15

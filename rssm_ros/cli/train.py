@@ -22,9 +22,18 @@ GIVEN: tuple[str, ...] = (
     "seed",
     "threads",
 )
-GIVEN += ("free_nats", "posterior", "latent", "representation", "replay_latents", "compile", "wandb")
+GIVEN += (
+    "free_nats",
+    "posterior",
+    "latent",
+    "representation",
+    "target_beta",
+    "replay_latents",
+    "compile",
+    "wandb",
+)
 GIVEN += ("checkpoint_minutes", "validate_minutes", "checkpoint_steps", "validate_steps")
-ZERO = ("seed", "imagination_fraction", "free_nats")  # that may be 0
+ZERO = ("seed", "imagination_fraction", "free_nats", "target_beta")  # that may be 0
 
 
 def add_parser(subparsers: Any) -> None:
@@ -69,6 +78,11 @@ def add_parser(subparsers: Any) -> None:
     )
     parser.add_argument("--latent", choices=("categorical", "gaussian"), help="the stochastic latent")
     parser.add_argument("--representation", choices=KINDS, help="what teaches the encoder of images")
+    parser.add_argument(
+        "--target-beta",
+        type=float,
+        help="0: targets by plain likelihood; 1: by squared error, as far as the mean goes (0.5)",
+    )
     parser.add_argument("--checkpoint-minutes", type=float, help="wall time between two checkpoints (5)")
     parser.add_argument("--validate-minutes", type=float, help="wall time between two validations (5)")
     parser.add_argument("--checkpoint-steps", type=int, help="save after every so many updates as well")

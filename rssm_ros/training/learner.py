@@ -232,14 +232,14 @@ class Learner(nn.Module):
             shock = self.world.draw(partial(_draw, wm.rssm.latent, ticks, noise), rows)
             stoch = wm.rssm.latent.sample(beliefs.posterior, shock)
             samples.append(State(beliefs.deter, stoch).features)
-        particles = torch.stack(samples)
+        particles, beta = torch.stack(samples), self.options.target_beta
         for name, module in wm.target_heads.items():
             assert isinstance(module, TargetHead)
             label = batch[f"target_{name}"]
-            loss, known = losses.target_loss(module, particles, label)
+            loss, known = losses.target_loss(module, particles, label, beta)
             share = self.world.mean(known.to(loss.dtype).mean()).clamp(min=1e-3)
             add(f"target_{name}", scales.target, loss.mean() / share)
-            loss, known = losses.target_loss(module, prior_features.unsqueeze(0), label)
+            loss, known = losses.target_loss(module, prior_features.unsqueeze(0), label, beta)
             add(f"target_{name}_prior", scales.target_prior, loss.mean() / share)
             if scales.perception and name in self.perception:
                 image = wm.signals.images[0][0]

@@ -56,6 +56,9 @@ class Options:
     free_nats: float = 1.0
     free_nats_of: str = "tick"  # DreamerV3 and PlaNet: of every tick's KL; "batch": of the mean (DreamerV1)
     particles: int = 2  # posterior samples in the target likelihood
+    # 0: a target's plain likelihood, whose gradient sure ticks rule; 1: as far as the mean goes, the squared
+    # error's, which unsure ones do.
+    target_beta: float = 0.5
     decode_stride: int = 1  # reconstruct every n-th tick, offset drawn per step
     imagination_fraction: float = 0.2  # last share of the budget that also learns in imagination
     horizon: int = 10

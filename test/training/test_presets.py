@@ -123,3 +123,15 @@ def test_free_nats_of_the_batch_let_single_ticks_below_them(of, expected):
         beliefs, torch.ones(1, 2, dtype=torch.bool), lambda name, _, value: terms.update({name: value}), {}
     )
     assert float(terms["dyn"]) == pytest.approx(expected, abs=1e-6)
+
+
+def test_what_weighs_nothing_is_not_computed_and_beta_moves_the_gradient_alone(data):
+    """The dot has no reward to learn; and a target's value is its likelihood's whatever the gradient is."""
+    first, moved = {}, {}
+    for beta in (0.0, 1.0):
+        learner, found = losses(data, "dot", 1, target_beta=beta)
+        assert not {"reward", "continue", "imitation"} & set(found)
+        first[beta] = found["target_dot"][0]
+        moved[beta] = learner.world_model.target_heads["dot"].out.weight
+    assert first[0.0] == first[1.0]
+    assert not torch.equal(moved[0.0], moved[1.0])
