@@ -83,6 +83,12 @@ def add_parser(subparsers: Any) -> None:
         type=float,
         help="0: targets by plain likelihood; 1: by squared error, as far as the mean goes (0.5)",
     )
+    _add_schedule(parser)
+    parser.set_defaults(run=run)
+
+
+def _add_schedule(parser: argparse.ArgumentParser) -> None:
+    """When to save and validate, and what else to do beside."""
     parser.add_argument("--checkpoint-minutes", type=float, help="wall time between two checkpoints (5)")
     parser.add_argument("--validate-minutes", type=float, help="wall time between two validations (5)")
     parser.add_argument("--checkpoint-steps", type=int, help="save after every so many updates as well")
@@ -97,7 +103,6 @@ def add_parser(subparsers: Any) -> None:
         "--compile", action="store_true", default=None, help="torch.compile encoders, decoders and heads"
     )
     parser.add_argument("--wandb", action="store_true", default=None, help="log to Weights & Biases as well")
-    parser.set_defaults(run=run)
 
 
 def run(arguments: argparse.Namespace) -> int:
