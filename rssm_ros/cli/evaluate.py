@@ -74,6 +74,8 @@ def run(args: argparse.Namespace) -> int:
 
     if min(1 if n is None else n for n in (args.particles, args.workers)) < 1:
         raise EvaluationError("--particles and --workers: 1 or more")
+    if min(args.seed, args.impose_seed) < 0:
+        raise EvaluationError("--seed and --impose-seed: 0 or more")
     imposed = parse_imposed(args.impose) if args.impose else ()
     found = sources(args.bags, args.namespace, args.stamps)
     validation = sources(args.validation, args.namespace, args.stamps)

@@ -34,6 +34,7 @@ from rssm_ros.online.session import Session
 from rssm_ros.recordings import Recording
 
 Array = npt.NDArray[Any]
+Summing = Callable[[slice], dict[str, Any]]  # of some ticks: sums by which runs are compared
 # What a shipped bundle must reach.
 HIDDEN_RATIO, REACQUIRED, COVERED_90, CORRELATION = (0.0, 0.5), (0.0, 2.0), (0.88, 0.92), (-1.0, -0.7)
 LEFT_OUT = "left out: "  # begins the note on a recording that could not be used
@@ -124,9 +125,9 @@ def summarise(
     ticks = joined(played)
     regions, modalities = regions_of(bundle), [spec.name for spec in contract.observations]
     surprise, limits, begins = scoring.surprise_of(ticks, bundle)
-    targets: dict[str, TargetScore] = {}
-    sums: dict[str, Callable[[slice], dict[str, Any]]] = {}
     trace = _trace(ticks, limits, begins)
+    targets: dict[str, TargetScore] = {}
+    sums: dict[str, Summing] = {}
     for spec in contract.targets:
         reference = {item.references[spec.name] for item in played if spec.name in item.references}
         if not reference:
@@ -137,14 +138,9 @@ def summarise(
         targets[spec.name] = scoring.score_target(
             item, table, region, modalities, ticks, " and ".join(sorted(reference))
         )
-        inside = scoring.inside_of(item, region, modalities, ticks)
-        sums[spec.name] = _summing(item, table, inside)
+        sums[spec.name] = _summing(item, table, scoring.inside_of(item, region, modalities, ticks))
         trace |= _target_trace(item, table)
-    checks = _checks(targets) if check else []
-    notes = [*_notes(session, how, played, regions), *([UNJUDGED] if check and not checks else [])]
-    if unusable:
-        checks.append(_check("recordings_left_out", Estimate(len(unusable), math.nan, math.nan), (0.0, 0.0)))
-        notes[:0] = [f"{LEFT_OUT}{item}" for item in unusable]
+    checks, notes = _judged(session, how, played, targets, unusable, check)
     recorded_s = sum(item.recorded_s for item in played)
     references = {value for item in played for value in item.references.values()}
     seconds = np.sort(ticks.seconds) * 1e3
@@ -177,7 +173,24 @@ def summarise(
     return Evaluation(scorecard, trace, tuple(unusable))
 
 
-def _summing(item: Any, table: Any, inside: Any) -> Callable[[slice], dict[str, Any]]:
+def _judged(
+    session: Session,
+    how: How,
+    played: Sequence[Played],
+    targets: Mapping[str, TargetScore],
+    unusable: Sequence[Unusable],
+    check: bool,
+) -> tuple[list[dict[str, Any]], list[str]]:
+    """Checks, and what a reader has to know."""
+    checks = _checks(targets) if check else []
+    notes = [*_notes(session, how, played), *([UNJUDGED] if check and not checks else [])]
+    if unusable:
+        checks.append(_check("recordings_left_out", Estimate(len(unusable), math.nan, math.nan), (0.0, 0.0)))
+        notes[:0] = [f"{LEFT_OUT}{item}" for item in unusable]
+    return checks, notes
+
+
+def _summing(item: Any, table: Any, inside: Any) -> Summing:
     return lambda rows: scoring.episode_sums(item, table, inside, rows)
 
 
@@ -186,7 +199,7 @@ def _episodes(
     how: How,
     played: Sequence[Played],
     ticks: Ticks,
-    sums: Mapping[str, Callable[[slice], dict[str, Any]]],
+    sums: Mapping[str, Summing],
 ) -> tuple[Episode, ...]:
     made, number = [], 0
     imposed = "+".join(str(item) for item in how.imposed)
@@ -311,10 +324,8 @@ def _check(name: str, figure: Estimate | None, bounds: tuple[float, float]) -> d
     return {"name": name, "value": value, "bound": bound, "pass": value is not None and low <= value <= high}
 
 
-def _notes(
-    session: Session, how: How, played: Sequence[Played], regions: Mapping[str, Any]
-) -> tuple[str, ...]:
-    contract, notes = session.bundle.contract, []
+def _notes(session: Session, how: How, played: Sequence[Played]) -> tuple[str, ...]:
+    contract, regions, notes = session.bundle.contract, regions_of(session.bundle), []
     calibrated = session.bundle.calibration.get("particles", how.particles)
     if calibrated != how.particles:
         notes.append(f"regions are calibrated for {calibrated} particles, this is a run of {how.particles}")
@@ -330,6 +341,11 @@ def _notes(
             notes.append(
                 f"{spec.name}: the bundle's regions are not calibrated (`rssm calibrate`): no coverage"
             )
+    if any(value == UNOCCLUDED for item in played for value in item.references.values()):
+        notes.append(
+            "where nothing was recorded the bundle is held against itself, undisturbed: a belief that never "
+            "moves would score well, so look at the truth as well where there is one"
+        )
     if how.imposed:
         notes.append("odometry is no reference: bundles decode pictures and targets, not odometry")
     if not any(spec.kind == "image" for spec in contract.observations):

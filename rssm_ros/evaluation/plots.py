@@ -28,7 +28,6 @@ COLOURS = {
 }  # fmt: skip
 GROUPS = ("visible", "partly", "hidden")
 STYLES = ("-", "--", ":", "-.")  # of baselines' lines, told apart without colour
-MARKS = ("o", "s", "^", "D", "v", "P", "X")
 FRACTIONS = 10  # classes of visible fraction in the confidence plot
 DOTS = 300  # single ticks shown behind the classes
 RC = {
