@@ -300,6 +300,8 @@ def test_nothing_but_bad_recordings_is_an_error(spoiled, session, tmp_path):
         (("/nowhere",), "no such bag"),
         (("DATA", "--impose", "fog"), "--impose"),
         (("DATA", "--particles", "0"), "1 or more"),
+        (("DATA", "--seed", "-1"), "0 or more"),
+        (("DATA", "--impose-seed", "-1"), "0 or more"),
         (("EMPTY",), "is it a bag?"),
     ],
 )
