@@ -21,7 +21,9 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
         "--horizon", type=int, default=10, help="ticks that rollout.onnx imagines (default 10)"
     )
     parser.add_argument(
-        "--scores", type=Path, help="report of `rssm evaluate-policy --out` on a bundle of these weights"
+        "--scores",
+        type=Path,
+        help="report of `rssm evaluate-policy --out` (or evaluate-dot) on a bundle of these weights",
     )
     parser.add_argument(
         "--thresholds",
@@ -128,14 +130,14 @@ def _told(stage: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _scores(path: Path) -> dict[str, Any]:
-    """A report of evaluate-policy. That it is about these weights is checked once they are written."""
+    """A report of evaluate-policy or -dot. That it is about these weights is checked once they are written."""
     from rssm_ros.export.errors import ExportError
 
     scores = _json(path)
     if not isinstance(scores, dict) or "weights_sha256" not in scores:
         raise ExportError(
             f"{path}: has no weights_sha256, so nothing says which model these scores belong to; "
-            "make them with `rssm evaluate-policy BUNDLE --out FILE`"
+            "make them with `rssm evaluate-policy BUNDLE --out FILE` (or evaluate-dot)"
         )
     return scores
 

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from rssm_ros.bundle import WEIGHTS
 from rssm_ros.contract import VISIBLE
 from rssm_ros.envs.dot import DotSetting, Episodes, find_setting, simulate
 from rssm_ros.evaluation.bayes import ParticleFilter, Track
@@ -182,6 +183,7 @@ def evaluate(
     means |= {name: tracker(chosen, episodes) for name, tracker in TRACKERS.items()}
     report: dict[str, Any] = {
         "bundle_sha256": session.bundle.sha256,
+        "weights_sha256": session.bundle.files[WEIGHTS],  # stays when it is exported with these scores
         "setting": setting if isinstance(setting, str) else repr(setting),
         "episodes": count,
         "particles": particles,

@@ -37,14 +37,21 @@ def model_card(bundle: Bundle, folder: Path) -> str:
         _section("" if commands else "Training", training),
         _section("Calibrated thresholds", bundle.thresholds),
         _section("Calibration", {k: v for k, v in bundle.calibration.items() if k != "regions"}),
-        _commands(
-            "Check and use",
-            [f"rssm verify models/{bundle.name}", f"rssm evaluate-policy models/{bundle.name} --seeds 10"],
-        ),
+        _commands("Check and use", _uses(bundle)),
         _section("Made with", bundle.versions),
         f"Everything here is also in `{MANIFEST}`, which holds the SHA-256 of every file.",
     ]
     return "\n\n".join(section for section in sections if section) + "\n"
+
+
+def _uses(bundle: Bundle) -> list[str]:
+    name = f"models/{bundle.name}"
+    # Two of our contracts have a score of their own; every bundle has the scorecard.
+    scores = {"manipulator": f"rssm evaluate-policy {name} --seeds 10", "dot": f"rssm evaluate-dot {name}"}
+    return [
+        f"rssm verify {name}",
+        scores.get(bundle.contract.name, f"rssm evaluate BAG --bundle {name}"),
+    ]
 
 
 def _commands(title: str, lines: Sequence[str]) -> str:

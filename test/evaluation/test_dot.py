@@ -18,8 +18,11 @@ from rssm_ros.contract import find_contract
 from rssm_ros.envs.dot import HARD, PUBLISHED, SETTINGS, DotSetting, Episodes, move, simulate
 from rssm_ros.evaluation import dot, dot_trackers
 from rssm_ros.evaluation.bayes import GridFilter, ParticleFilter, PixelLikelihood
+from rssm_ros.evaluation.dot_trackers import TRACKERS
 from rssm_ros.evaluation.errors import EvaluationError
 from rssm_ros.export.bundle import Model, Provenance, export_bundle
+from rssm_ros.online.session import Session
+from rssm_ros.paths import share_path
 from rssm_ros.world_model import Signals, WorldModel, preset
 
 SHORT = replace(HARD, ticks=24)
@@ -329,3 +332,17 @@ def test_a_bundle_for_something_else_is_refused() -> None:
 
     with pytest.raises(EvaluationError, match="contract is 'manipulator'"):
         dot.evaluate(tiny_bundle(), "hard", 1, 1)
+
+
+@pytest.mark.slow
+def test_the_shipped_bundle_beats_constant_velocity() -> None:
+    """Over the score's own episodes; against the exact filter it is held by `rssm evaluate-dot`."""
+    setting = HARD
+    episodes = simulate(setting, range(dot.EPISODES))
+    tracks = dot.believe(Session(share_path("models", "dot")), episodes, 32)
+    found = dot.ratio(
+        episodes,
+        np.stack([track.mean for track in tracks]),
+        TRACKERS["constant_velocity"](setting, episodes),
+    )
+    assert found["value"] < 1.0
