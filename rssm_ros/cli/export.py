@@ -130,7 +130,7 @@ def _told(stage: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _scores(path: Path) -> dict[str, Any]:
-    """A report of evaluate-policy or -dot. That it is about these weights is checked once they are written."""
+    """A report of evaluate-policy or -dot. That it is of these weights is checked once they are written."""
     from rssm_ros.export.errors import ExportError
 
     scores = _json(path)
