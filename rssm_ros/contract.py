@@ -154,6 +154,16 @@ class Contract:
         """A: channels over all actions."""
         return sum(action.dim for action in self.actions)
 
+    @property
+    def patience_ns(self) -> int:
+        """How long a tick waits for the observations that trigger it, ns."""
+        return int(1e9 * max(item.wait for item in self.observations if item.trigger))
+
+    @property
+    def window_ticks(self) -> int:
+        """Ticks that the filter keeps: its history, and back to the oldest that still waits."""
+        return max(self.history_ticks, 2 + int(self.patience_ns * self.rate / 10**9))
+
     @cached_property
     def channels(self) -> tuple[str, ...]:
         """Names of the A channels, in model order. Kept: readers ask for every message."""

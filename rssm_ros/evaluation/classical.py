@@ -302,12 +302,6 @@ def filled(path: Floats, guess: Floats) -> Floats:
     return np.where(np.isfinite(path).all(-1, keepdims=True), path, guess)
 
 
-def constant_guess(truth: Floats) -> Floats:
-    """The mean [d] of the positions [T, d]; NaN of none."""
-    good = np.isfinite(truth).all(-1)
-    return np.asarray(truth[good].mean(0)) if good.any() else np.full(truth.shape[1], np.nan)
-
-
 ABOUT: Mapping[str, str] = {
     "hold_last": "the last seen true place, kept by odometry",
     "constant_velocity": f"the true velocity over the last {WINDOW} seen ticks, kept up",

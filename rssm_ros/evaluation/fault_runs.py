@@ -7,7 +7,6 @@ tick as the filter does, knows which command acts when, and draws the same noise
 nothing missing the two say the same.
 """
 
-import hashlib
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
@@ -162,11 +161,6 @@ class Inbox:
             yield self._stream[self._next - 1]
 
 
-def patience(contract: Contract) -> int:
-    """How long a tick waits for its triggers, in ns."""
-    return max(int(spec.wait * SECOND) for spec in contract.observations if spec.trigger)
-
-
 def _trigger_age(ages: Mapping[str, int], contract: Contract) -> int:
     """Ticks since the oldest of the triggers was seen; NEVER where one never was."""
     found = [ages[spec.name] for spec in contract.observations if spec.trigger]
@@ -194,7 +188,7 @@ def play(
         limit, age = threshold(seen), _trigger_age(belief.age, contract)
         told.say(row, now_ns, belief.targets, belief.surprise, limit, age, belief.lost)
         if told is final:
-            bits[row] = digest(belief)
+            bits[row] = belief.digest()
 
     filter_.on_final = lambda belief: hear(final, belief, filter_.now_ns or 0)
     inbox = Inbox(stream)
@@ -226,28 +220,11 @@ def _tell(filter_: Filter, message: Observation) -> list[str]:
 def _times(episode: Episode, stream: Stream) -> list[int]:
     """When filter_node would look: at each message and every quarter of a tick, until all of it is in."""
     rate = episode.contract.rate
-    end = stamp_of(episode.begin + episode.ticks - 1, rate) + patience(episode.contract)
+    end = stamp_of(episode.begin + episode.ticks - 1, rate) + episode.contract.patience_ns
     end = max(end, stream[-1].received_ns if stream else 0)
     first = 4 * (episode.begin - 1)
     quarters = range(first, 4 * (tick_of(end, rate) + 1))
     return sorted({m.received_ns for m in stream} | {stamp_of(quarter, 4 * rate) for quarter in quarters})
-
-
-def digest(belief: Belief) -> bytes:
-    """SHA-256 over everything that a belief says."""
-    arrays = [belief.deter, belief.stoch, belief.reward, belief.continue_]
-    arrays += [part for name in sorted(belief.targets) for part in _parts(belief.targets[name])]
-    numbers = (belief.surprise, belief.prior_entropy, belief.posterior_entropy)
-    about = f"{belief.tick}/{belief.lost}/{belief.first}/{sorted(belief.presence.items())}"
-    about += f"/{sorted(belief.age.items())}"
-    found = hashlib.sha256(about.encode() + np.array(numbers).tobytes())
-    for array in arrays:
-        found.update(array.tobytes())
-    return found.digest()
-
-
-def _parts(target: TargetBelief) -> tuple[Floats, Floats]:
-    return target.mean, target.std
 
 
 def latest_frame_wins(
@@ -266,7 +243,7 @@ def latest_frame_wins(
         due = stamp_of(tick, contract.rate)
         for message in commands.until(due - 1):
             command = np.where(np.isfinite(message.value), message.value, command)
-        for message in observed.until(due + patience(contract)):
+        for message in observed.until(due + contract.patience_ns):
             with suppress(FilterError):  # the last good one goes on counting
                 value = prepare(specs[message.name], message.value)
                 stamped = tick_of(message.stamp_ns, contract.rate)
@@ -281,7 +258,7 @@ def latest_frame_wins(
         ages = {name: tick - latest[name][0] if name in latest else NEVER for name in specs}
         told.say(
             row,
-            now_ns=due + patience(contract),
+            now_ns=due + contract.patience_ns,
             targets=step.targets,
             surprise=float("nan") if step.surprise is None else float(step.surprise.mean()),
             threshold=threshold(sorted(tokens)),

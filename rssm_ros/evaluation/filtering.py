@@ -138,8 +138,7 @@ def drive(
         for name, value in seen(row).items():
             filter_.observe(name, now, value)
         beliefs += filter_.advance(now)
-    wait = max(int(spec.wait * SECOND) for spec in contract.observations if spec.trigger)
-    return beliefs + filter_.advance(now + wait)
+    return beliefs + filter_.advance(now + contract.patience_ns)
 
 
 def filter_episode(

@@ -164,9 +164,10 @@ class Replay:
     def _rest(self, filter_: FinalFilter, last_ns: int) -> Iterator[tuple[Belief, Taken]]:
         if self.now_ns is None:
             return
-        wait_ns = int(SECOND * max(spec.wait for spec in self.contract.observations if spec.trigger))
         step_ns = int(SECOND / self.contract.rate)
-        end = max(self.now_ns, last_ns) + (self.contract.history_ticks + 2) * step_ns + wait_ns
+        end = (
+            max(self.now_ns, last_ns) + (self.contract.window_ticks + 2) * step_ns + self.contract.patience_ns
+        )
         for now in range(self.now_ns + step_ns, end + step_ns, step_ns):
             for belief in filter_.advance(now):
                 if belief.stamp_ns <= last_ns + step_ns // 2:

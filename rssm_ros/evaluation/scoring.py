@@ -18,6 +18,7 @@ from rssm_ros.evaluation.playing import MEMORYLESS_EVERY
 from rssm_ros.evaluation.scorecard import Baseline, Errors, Surprise, TargetScore
 from rssm_ros.evaluation.statistics import Estimate
 from rssm_ros.evaluation.ticks import TargetTicks, Ticks
+from rssm_ros.online.baselines import climatology
 from rssm_ros.online.regions import RegionMap, age_class
 from rssm_ros.online.surprise import REVIEW_AFTER, Review, surprised_for
 
@@ -92,7 +93,7 @@ def _from_rest(item: Judged, path: Floats) -> Floats:
 
 def priors_of(item: Judged) -> Priors:
     """What the trackers could have learnt from these ticks."""
-    guess = classical.constant_guess(item.data.truth)
+    guess = climatology(item.data.truth)
     at_rest = _resting_guess(item, guess)
     return Priors(guess, classical.tuned(item.told, item.masks["hidden"], at_rest))
 

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from rssm_ros.online.grid import stamp_of, tick_of
+from rssm_ros.online.grid import nearest_by_tick
 from rssm_ros.recordings import Truth
 
 Array = npt.NDArray[Any]
@@ -70,13 +70,7 @@ class TruthByTick:
     """A truth by the tick that it is nearest to; of several in a tick the nearest one."""
 
     def __init__(self, truth: Truth, rate: Any) -> None:
-        self._truth, self._row = truth, dict[int, int]()
-        for row, stamp in enumerate(truth.stamp_ns.tolist()):
-            tick = tick_of(stamp, rate)
-            old = self._row.get(tick)
-            middle = stamp_of(tick, rate)
-            if old is None or abs(stamp - middle) < abs(int(truth.stamp_ns[old]) - middle):
-                self._row[tick] = row
+        self._truth, self._row = truth, nearest_by_tick(truth.stamp_ns.tolist(), rate)
         self._nothing = np.full(truth.value.shape[1], np.nan)
 
     def __len__(self) -> int:

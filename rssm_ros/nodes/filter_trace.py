@@ -1,6 +1,5 @@
 """The filter node's traces: each belief as it was published, and as it became final."""
 
-import hashlib
 import time
 from pathlib import Path
 from typing import Any
@@ -13,18 +12,6 @@ from rssm_ros.online.belief import Belief
 
 DESTINATION = "destination"  # the target that the film marks beside the first one
 ONLINE, FINAL = "filter.trace", "final.trace"
-
-
-def digest_of(belief: Belief) -> bytes:
-    """SHA-256 over everything numeric in a belief: equal digests, bitwise equal beliefs. 32 bytes."""
-    digest = hashlib.sha256()
-    for name in sorted(belief.targets):
-        digest.update(belief.targets[name].mean.tobytes() + belief.targets[name].std.tobytes())
-    for array in (belief.deter, belief.stoch, belief.reward, belief.continue_):
-        digest.update(array.tobytes())
-    numbers = (belief.surprise, belief.prior_entropy, belief.posterior_entropy)
-    digest.update(np.array(numbers, np.float64).tobytes())
-    return digest.digest()
 
 
 def final_dtype(contract: Contract) -> np.dtype[np.void]:
@@ -80,7 +67,7 @@ class FilterTrace:
             decoded |= {f"mean_{name}": target.point(), f"covariance_{name}": target.covariance()}
         self._final.write(
             stamp_ns=belief.stamp_ns,
-            digest=np.frombuffer(digest_of(belief), np.uint8),
+            digest=np.frombuffer(belief.digest(), np.uint8),
             surprise=belief.surprise,
             lost=belief.lost,
             first=belief.first,

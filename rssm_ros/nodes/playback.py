@@ -46,8 +46,7 @@ def moments(recording: Recording, contract: Contract) -> Iterator[Moment]:
             due = next(stream, None)
         now_ns = logged_ns if not clock.by_headers else clock.now_ns or 0
         yield Moment(logged_ns, now_ns, tuple(items))
-    wait = max((spec.wait for spec in contract.observations if spec.trigger), default=0.0)
-    tail_ns = int(((contract.history_ticks + AFTER) * contract.dt + wait) * SECOND)
+    tail_ns = int((contract.window_ticks + AFTER) * contract.dt * SECOND) + contract.patience_ns
     for passed in range(STEP_NS, tail_ns + STEP_NS, STEP_NS):
         yield Moment(logged_ns + passed, now_ns + passed, ())
 

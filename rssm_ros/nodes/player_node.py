@@ -65,8 +65,7 @@ class PlayerNode(ManagedNode):
             self._outputs["episode"] = publisher(kind, contract.episode.topic, COMMANDS)
         self._truth = [TruthTopic(self, target, self._recording.truth) for target in contract.targets]
         self.create_subscription(PointCloud2, "filter_node/belief", self._on_belief, COMMANDS, raw=True)
-        wait = max((spec.wait for spec in contract.observations if spec.trigger), default=0.0)
-        self._slack_ns = int((wait + AHEAD * contract.dt) * SECOND)
+        self._slack_ns = contract.patience_ns + int(AHEAD * contract.dt * SECOND)
 
     def start(self) -> None:
         """From the beginning."""

@@ -1,5 +1,6 @@
 """What the filter says: one belief per tick, with all its particles."""
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -49,3 +50,15 @@ class Belief:
     age: Mapping[str, int]  # ticks since each was seen, NEVER before
     lost: bool  # nothing seen for `max_gap`: this is the model's guess from nowhere
     first: bool = False  # the filter (re)started here
+
+    def digest(self) -> bytes:
+        """SHA-256 over everything it says: equal digests, bitwise equal beliefs. 32 bytes."""
+        arrays = [self.deter, self.stoch, self.reward, self.continue_]
+        for name in sorted(self.targets):
+            arrays += [self.targets[name].mean, self.targets[name].std]
+        numbers = np.array([self.surprise, self.prior_entropy, self.posterior_entropy], np.float64)
+        about = (self.tick, self.lost, self.first, sorted(self.presence.items()), sorted(self.age.items()))
+        found = hashlib.sha256(repr(about).encode() + numbers.tobytes())
+        for array in arrays:
+            found.update(array.tobytes())
+        return found.digest()

@@ -68,9 +68,7 @@ class Filter:
         self.limits = Limits(contract)
         self._specs = {spec.name: spec for spec in contract.observations}
         self._triggers = {spec.name for spec in contract.observations if spec.trigger}
-        self._wait_ns = int(SECOND * max(self._specs[name].wait for name in self._triggers))
-        # The window reaches at least back to the oldest tick that may still be waited for.
-        self._history = max(contract.history_ticks, 2 + int(self._wait_ns * contract.rate / SECOND))
+        self._wait_ns, self._history = contract.patience_ns, contract.window_ticks
         self._initial = initial_state(session.latent, particles)
         self._clear()
 

@@ -20,7 +20,7 @@ from rssm_ros.contract import Contract
 from rssm_ros.online.clock import RecordingClock
 from rssm_ros.online.errors import FilterError
 from rssm_ros.online.filter import FUTURE_NS, WAITING_LIMIT
-from rssm_ros.online.grid import SECOND, stamp_of, tick_of
+from rssm_ros.online.grid import nearest_by_tick, stamp_of, tick_of
 from rssm_ros.online.limits import Limits
 from rssm_ros.online.preprocess import prepare
 from rssm_ros.online.ring import AppliedLog, ObservationRing, Seen
@@ -53,8 +53,7 @@ class Grid:
         for stamp in resets_ns:
             self._log.restart(stamp)
         self._terminals = terminals
-        wait = max(spec.wait for spec in contract.observations if spec.trigger)
-        self._history = max(contract.history_ticks, 2 + int(int(SECOND * wait) * contract.rate / SECOND))
+        self._history = contract.window_ticks
         self._now: int | None = None
         self._early: deque[Observation] = deque(maxlen=WAITING_LIMIT)
         self._done: int | None = None  # the last tick that was given out
@@ -200,14 +199,9 @@ class Episodes:
 
 
 def _by_tick(truth: Truth, contract: Contract) -> dict[int, tuple[Array, float]]:
-    """The label nearest to each tick, as the filter's ring chooses an observation: ties to the earlier."""
-    found: dict[int, tuple[int, int]] = {}
-    for index, stamp in enumerate(truth.stamp_ns.tolist()):
-        tick = tick_of(stamp, contract.rate)
-        off = abs(stamp - stamp_of(tick, contract.rate))
-        if tick not in found or off < found[tick][0]:
-            found[tick] = (off, index)
-    return {tick: (truth.value[i], float(truth.visibility[i])) for tick, (_, i) in found.items()}
+    """The label nearest to each tick."""
+    rows = nearest_by_tick(truth.stamp_ns.tolist(), contract.rate)
+    return {tick: (truth.value[row], float(truth.visibility[row])) for tick, row in rows.items()}
 
 
 def _sums(reward: Truth, contract: Contract) -> dict[int, float]:

@@ -21,7 +21,7 @@ from ament_index_python.packages import PackageNotFoundError, get_package_prefix
 
 from rssm_ros.evaluation.replaying import final_beliefs
 from rssm_ros.evaluation.trace import TraceError, read_last, read_trace
-from rssm_ros.nodes.filter_trace import FINAL, digest_of
+from rssm_ros.nodes.filter_trace import FINAL
 from rssm_ros.online.session import Session
 from rssm_ros.recordings import open_bag
 from test.recorded import CONTRACT, make_bag
@@ -79,7 +79,7 @@ def test_a_replay_ends_by_itself_and_agrees_with_offline_evaluation(tmp_path: Pa
     assert f"'played': {taken + 1}" in log.read_text()
     live = {int(r["stamp_ns"]): r["digest"].tobytes() for r in read_trace(tmp_path / "out/trace" / FINAL)}
     offline = list(final_beliefs(Session(bundle), open_bag(tmp_path / "bag", CONTRACT), 2, 0))
-    assert len(offline) == 30 and all(live[b.stamp_ns] == digest_of(b) for b in offline)
+    assert len(offline) == 30 and all(live[b.stamp_ns] == b.digest() for b in offline)
     recorded = tmp_path / "out" / "bag"
     assert (recorded / "metadata.yaml").is_file() and (recorded / "bag_0.mcap").stat().st_size > 10_000
 

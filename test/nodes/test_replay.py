@@ -15,7 +15,7 @@ from rosbags.highlevel import AnyReader
 
 from rssm_ros.evaluation.replaying import final_beliefs
 from rssm_ros.evaluation.trace import read_trace
-from rssm_ros.nodes.filter_trace import FINAL, digest_of
+from rssm_ros.nodes.filter_trace import FINAL
 from rssm_ros.nodes.playback import moments
 from rssm_ros.online.grid import SECOND
 from rssm_ros.online.session import Session
@@ -50,7 +50,7 @@ def test_live_replay_and_offline_evaluation_agree_tick_by_tick(tmp_path: Path, o
     session = Session(bundle, prove=False)
     offline = list(final_beliefs(session, open_bag(tmp_path / "bag", CONTRACT), 4, 5))
     assert [belief.tick for belief in offline] == list(range(20, 70))
-    assert [live[b.stamp_ns]["digest"].tobytes() == digest_of(b) for b in offline] == [True] * 50
+    assert [live[b.stamp_ns]["digest"].tobytes() == b.digest() for b in offline] == [True] * 50
     assert [bool(live[b.stamp_ns]["first"]) for b in offline] == [b.tick in (20, 45) for b in offline]
 
     with AnyReader([out / "bag"]) as reader:

@@ -234,5 +234,7 @@ def test_wandb_goes_on_under_the_run_s_id(tmp_path, monkeypatch):
 
 
 def test_wandb_is_not_imported_unasked(data, tmp_path, monkeypatch):
-    monkeypatch.setitem(sys.modules, "wandb", None)
-    Trainer(TINY, CONTRACT, [data], tmp_path / "run", quiet=True)
+    monkeypatch.setitem(sys.modules, "wandb", None)  # importing it is an error from here on
+    made = Trainer(TINY, CONTRACT, [data], tmp_path / "run", quiet=True)
+    assert [type(sink).__name__ for sink in made.reporter.sinks] == ["TensorBoard"]
+    made.close()

@@ -29,6 +29,7 @@ def recorded(golden: dict[str, Tensor]) -> list[Compared]:
 
 
 def check(found: list[Compared]) -> None:
+    assert found, "nothing was compared"
     off = {f"{item.name}, {item.route}": item.error for item in found if not item.error <= item.bound}
     assert not off
 

@@ -75,8 +75,10 @@ def test_without_a_description_names_and_square_images_come_from_the_parameters(
 
 def test_a_whole_checkpoint_can_be_given(params: dict[str, np.ndarray]) -> None:
     besides = {"opt/step": np.zeros((), np.int32), "retnorm/lo": np.zeros(()), "slowval_count": np.zeros(())}
-    from_dreamerv3(params | besides, SIZES)
-    actor_from_dreamerv3(params | besides, SIZES)
+    for read in (from_dreamerv3, actor_from_dreamerv3):
+        whole, needed = read(params | besides, SIZES).state_dict(), read(params, SIZES).state_dict()
+        assert whole.keys() == needed.keys()
+        assert all(torch.equal(value, needed[name]) for name, value in whole.items())
 
 
 @pytest.mark.parametrize(

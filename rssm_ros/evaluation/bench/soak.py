@@ -51,7 +51,7 @@ class Robot:
     def __init__(self, session: Session, seen: dict[str, Any], particles: int = 1) -> None:
         self.filter = Filter(session, session.bundle.contract, particles)
         self.seen, self.contract = seen, session.bundle.contract
-        self.wait_ns = max(int(1e9 * spec.wait) for spec in self.contract.observations)
+        self.wait_ns = self.contract.patience_ns
         self.action = np.asarray(self.contract.low, np.float64) * 0.1
         self.at = tick_of(10**9, self.contract.rate)
 

@@ -147,7 +147,7 @@ def _replay(bench: Bench, session: Session, conv: str) -> list[Row]:
     ticks = contract.history_ticks
     filter_ = Filter(session, contract)
     seen = {spec.name: made_up(spec) for spec in contract.observations}
-    wait_ns = max(int(1e9 * spec.wait) for spec in contract.observations)
+    wait_ns = contract.patience_ns
     tick = tick_of(10**9, contract.rate)
 
     def arrive() -> None:
