@@ -54,7 +54,7 @@ class PlayerNode(ManagedNode):
         self._moments: Iterator[Moment] = moments(self._recording, contract)
         self._next: Moment | None = next(self._moments)
         publisher, self._specs = self.create_lifecycle_publisher, {s.name: s for s in contract.observations}
-        self._clock = publisher(Clock, "clock", COMMANDS)
+        self._clock_topic = publisher(Clock, "clock", COMMANDS)
         self._outputs = {
             spec.name: publisher(message_type(spec.type), spec.topic, sensing(False, spec.kind))
             for spec in contract.observations
@@ -167,7 +167,7 @@ class PlayerNode(ManagedNode):
         if moment.now_ns > 0:
             message = Clock()
             messages.set_stamp(message.clock, moment.now_ns)
-            self._clock.publish(message)
+            self._clock_topic.publish(message)
 
     def _play_observation(self, item: Observation, spec: ObservationSpec) -> None:
         message = message_type(spec.type)()

@@ -4,15 +4,15 @@ import time
 from typing import Any
 
 from rosgraph_msgs.msg import Clock
-from sensor_msgs.msg import JointState
 from std_srvs.srv import SetBool, Trigger
 
 from rssm_ros import messages
-from rssm_ros.contract import ActionSpec, find_contract
+from rssm_ros.contract import find_contract
 from rssm_ros.nodes.camera_faults import Faults
 from rssm_ros.nodes.errors import NodeError
-from rssm_ros.nodes.interfaces import COMMANDS, WATCHDOG, message_type
+from rssm_ros.nodes.interfaces import COMMANDS
 from rssm_ros.nodes.managed import ManagedNode, Parameter, run
+from rssm_ros.nodes.robot_commands import RobotCommands
 from rssm_ros.nodes.robot_topics import RobotTopics, open_viewer
 from rssm_ros.nodes.simulated_robot import CLOCK, SimulatedRobot, SimulationTrace
 from rssm_ros.online.grid import SECOND, stamp_of
@@ -46,7 +46,7 @@ class SimNode(ManagedNode):
     def __init__(self) -> None:
         super().__init__("sim_node")
         self._paused, self._steps, self._reset_asked = False, 0, False
-        self.counters = {"lockstep_timeout": 0, "bad_command": 0, "dropped_time_ms": 0}
+        self.counters = {"lockstep_timeout": 0, "dropped_time_ms": 0}
 
     def set_up(self) -> None:
         """The cell, its renderer, topics and services."""
@@ -57,14 +57,11 @@ class SimNode(ManagedNode):
             raise NodeError(told) from error
         self.contract = find_contract(self.value("contract"))
         self.robot = SimulatedRobot(ManipulatorEnv(episode_seconds=None), self.contract)
-        self._answer: tuple[int, Any] | None = None
         self.topics = RobotTopics(self, self.contract, self.robot.env.cell.model, self.value("seed"))
-        self._clock = self.create_lifecycle_publisher(Clock, "clock", COMMANDS)
-        for action in self.contract.actions:
-            self.create_subscription(
-                message_type(action.type), action.topic, self._on_command(action), COMMANDS
-            )
-        self.create_subscription(JointState, "gate_node/applied", self._on_applied, COMMANDS)
+        self._clock_topic = self.create_lifecycle_publisher(Clock, "clock", COMMANDS)
+        self._commands = RobotCommands(
+            self, self.contract, lambda name, values: self.robot.hear(name, values, self._now())
+        )
         self.create_service(Trigger, "~/reset", self._on_reset)
         self.create_service(SetBool, "~/pause", self._on_pause)
         self.create_service(Trigger, "~/step", self._on_step)
@@ -73,7 +70,7 @@ class SimNode(ManagedNode):
     def start(self) -> None:
         """A new episode; the clock starts at 1 s, before anything is observed."""
         self._seed = int(self.value("seed"))
-        self._answer = None
+        self._commands.answer = None
         self._first = self._tick = round(START * self.contract.rate)
         self._greeting: Any = self.robot.reset(self._seed, self._now())
         self._greeted_until = time.monotonic() + GREETING
@@ -85,9 +82,10 @@ class SimNode(ManagedNode):
         """Nothing moves without ticks; the trace is complete."""
         if self._trace is not None:
             self._trace.close()
-        self.keep_counters(self.counters)
-        if any(self.counters.values()):
-            self.get_logger().info(f"counted: {self.counters}")
+        counted = {**self.counters, "bad_command": self._commands.bad}
+        self.keep_counters(counted)
+        if any(counted.values()):
+            self.get_logger().info(f"counted: {counted}")
 
     def tear_down(self) -> None:
         """The renderer's OpenGL context and the window."""
@@ -158,8 +156,8 @@ class SimNode(ManagedNode):
 
     def _lockstep(self) -> None:
         if self._answered:
-            assert self._answer is not None
-            answer = self._answer[1]
+            assert self._commands.answer is not None
+            answer = self._commands.answer[1]
         elif time.monotonic() < self._published + LOCKSTEP_PATIENCE:
             return
         else:
@@ -169,7 +167,8 @@ class SimNode(ManagedNode):
 
     @property
     def _answered(self) -> bool:
-        return self._answer is not None and self._answer[0] > self.stamp
+        answer = self._commands.answer
+        return answer is not None and answer[0] > self.stamp
 
     def _whole_tick(self, answer: Any = None) -> None:
         self._piece(answer)
@@ -192,36 +191,11 @@ class SimNode(ManagedNode):
 
     # -- messages -----------------------------------------------------------------------------------------
 
-    def _on_command(self, action: ActionSpec) -> Any:
-        def store(message: Any) -> None:
-            try:
-                values = messages.read_command(message, action.fields, action.names)
-            except messages.MessageError as error:
-                self.get_logger().error(str(error), throttle_duration_sec=5.0)
-                self.counters["bad_command"] += 1
-                return
-            self.counters["bad_command"] += not self.robot.hear(action.name, values, self._now())
-
-        return store
-
-    def _on_applied(self, message: Any) -> None:
-        """The answer of the latest stamp: a watchdog's word on its way must not undo a newer command."""
-        try:
-            values = messages.read_joints(message, self.contract.channels, ("position",))
-        except messages.MessageError as error:
-            self.get_logger().error(str(error), throttle_duration_sec=5.0)
-            self.counters["bad_command"] += 1
-            return
-        stamp = messages.stamp_ns(message.header.stamp)
-        answers = message.header.frame_id != WATCHDOG  # a watchdog has not looked at this observation
-        if answers and (self._answer is None or stamp >= self._answer[0]):
-            self._answer = (stamp, values)
-
     def _publish_clock(self) -> None:
         tick_ns = stamp_of(self._tick + 1, self.contract.rate) - self.stamp
         message = Clock()
         messages.set_stamp(message.clock, self.stamp + tick_ns * self.robot.piece // self.robot.pieces)
-        self._clock.publish(message)
+        self._clock_topic.publish(message)
 
     def _publish_tick(self, outcome: Any, reset: bool = False) -> None:
         observation, reward, terminal, _, info = outcome

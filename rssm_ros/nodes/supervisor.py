@@ -5,26 +5,24 @@ the robot.
 import math
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import rclpy
 from lifecycle_msgs.msg import Transition
 from lifecycle_msgs.srv import ChangeState
 from rclpy.node import Node
-from rclpy.serialization import deserialize_message
 from rclpy.signals import SignalHandlerOptions
 from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import JointState, PointCloud2
-from std_msgs.msg import Float64
 from std_srvs.srv import Trigger
 
 from rssm_ros import messages
 from rssm_ros.contract import Contract
 from rssm_ros.nodes.errors import NodeError
 from rssm_ros.nodes.executors import make_executor
-from rssm_ros.nodes.interfaces import COMMANDS, message_type
+from rssm_ros.nodes.interfaces import COMMANDS
 from rssm_ros.nodes.processes import NodeProcess
+from rssm_ros.nodes.run_status import RunStatus, Status
 from rssm_ros.online.grid import SECOND
 
 START = 1.0  # s: the sim's clock begins here
@@ -32,19 +30,6 @@ BIRTH = 30.0  # s for a process to offer its services
 CONFIGURE = 60.0  # s to load and prove a model on a busy machine
 SILENCE = 1.5  # s without a heartbeat after which a node is called hung
 LOCKSTEP_SILENCE = 4.0  # the same when the sim itself may wait a second for an answer
-
-
-@dataclass(frozen=True)
-class Status:
-    """One moment of a run, for the eye. NaN: not known."""
-
-    sim_s: float
-    tick: int
-    loop_hz: float
-    visibility: float
-    error_m: float  # of the first target's belief
-    surprise: float
-    commands: int
 
 
 class Supervisor:
@@ -60,8 +45,7 @@ class Supervisor:
         self._beats: dict[str, float] = {}
         self._looked = -math.inf
         self.fault_ns = 0  # CLOCK_MONOTONIC of the last heartbeat of the node that trouble() names
-        self._answers: list[float] = []
-        self._latest: dict[str, bytes] = {}
+        self._status = RunStatus(contract)
         self._watch()
 
     def _watch(self) -> None:
@@ -74,14 +58,12 @@ class Supervisor:
             else:
                 kind = PointCloud2 if topic.endswith("belief") else JointState
                 self.node.create_subscription(kind, topic, self._on_beat(topic), COMMANDS, raw=True)
-        for target in self.contract.targets[:1]:
-            self._keep(target.topic, message_type(target.type))
-            if target.visibility:
-                self._keep(target.visibility, Float64)
+        for topic, kind in self._status.truth_topics():
+            self._keep(topic, kind)
 
     def _keep(self, topic: str, kind: Any) -> None:
         def store(data: bytes) -> None:
-            self._latest[topic] = data
+            self._status.keep(topic, data)
 
         self.node.create_subscription(kind, topic, store, COMMANDS, raw=True)
 
@@ -93,10 +75,10 @@ class Supervisor:
         commands = topic.endswith("command/channels")
 
         def beat(data: bytes) -> None:
-            self._latest[topic] = data
+            self._status.keep(topic, data)
             self._beats[topic] = time.monotonic()
             if commands:
-                self._answers.append(self._beats[topic])
+                self._status.answered(self._beats[topic])
 
         return beat
 
@@ -186,12 +168,17 @@ class Supervisor:
         return ""
 
     def dead(self) -> str:
-        """Which node has ended, in words; empty while all live."""
+        """Which node has ended without which there is no run, in words; empty while all those live."""
         for process in self.processes:
-            if process.code is not None:
+            if process.code is not None and process.node.essential:
                 self._blame(process)
-                return f"{process.name} (pid {process.pid}) {process.how_it_ended()}"
+                return _end_of(process)
         return ""
+
+    def missing(self) -> str:
+        """Which other node has ended, in words: the run goes on without it."""
+        ended = [p for p in self.processes if p.code is not None and not p.node.essential]
+        return "; ".join(_end_of(process) for process in ended)
 
     def _blame(self, process: NodeProcess) -> None:
         """The fault is noticed late, a hung node's by `SILENCE`; it was well when it was last heard."""
@@ -206,8 +193,7 @@ class Supervisor:
         deadline = time.monotonic() + patience
         while time.monotonic() < deadline:
             self.spin(0.05)
-            last = self._latest.get("gate_node/applied")
-            if last is not None and messages.cdr_stamp_ns(last) > self.sim_ns:
+            if self._status.stamp_ns("gate_node/applied") > self.sim_ns:
                 return
 
     def stop_robot(self) -> None:
@@ -218,40 +204,14 @@ class Supervisor:
 
     def status(self) -> Status:
         """The latest of everything."""
-        now = time.monotonic()
-        recent = [moment for moment in self._answers[-200:] if now - moment < 2.0]
-        belief = self._belief()
-        return Status(
-            sim_s=self.sim_ns * 1e-9,
-            tick=int(self.sim_ns * 1e-9 * self.contract.rate),
-            loop_hz=(len(recent) - 1) / (recent[-1] - recent[0]) if len(recent) > 2 else math.nan,
-            visibility=self._visibility(),
-            error_m=self._error(belief),
-            surprise=math.nan if belief is None else float(belief[0]["surprise"]),
-            commands=len(self._answers),
-        )
-
-    def _belief(self) -> Any:
-        data = self._latest.get("filter_node/belief")
-        return None if data is None else messages.read_belief(deserialize_message(data, PointCloud2))
-
-    def _visibility(self) -> float:
-        topic = self.contract.targets[0].visibility if self.contract.targets else None
-        data = self._latest.get(topic or "")
-        return math.nan if data is None else float(deserialize_message(data, Float64).data)
-
-    def _error(self, belief: Any) -> float:
-        if belief is None or not self.contract.targets:
-            return math.nan
-        target = self.contract.targets[0]
-        data = self._latest.get(target.topic)
-        if data is None:
-            return math.nan
-        truth = messages.read_fields(deserialize_message(data, message_type(target.type)), target.fields)
-        return float(math.dist(truth, belief[f"mean_{target.name}"].mean(axis=0)))
+        return self._status.at(self.sim_ns)
 
     def close(self) -> None:
         """Leaves the graph."""
         self._executor.shutdown()
         self.node.destroy_node()
         rclpy.try_shutdown()
+
+
+def _end_of(process: NodeProcess) -> str:
+    return f"{process.name} (pid {process.pid}) {process.how_it_ended()}"

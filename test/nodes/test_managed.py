@@ -1,13 +1,26 @@
 """A node's managed life, without processes."""
 
+import ast
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 pytest.importorskip("rclpy")
+
 pytestmark = [pytest.mark.ros, pytest.mark.filterwarnings("ignore::DeprecationWarning")]  # of rclpy's own
+FOLDER = Path(__file__).parents[2] / "rssm_ros" / "nodes"
+NODES = (
+    "sim_node",
+    "filter_node",
+    "planner_node",
+    "gate_node",
+    "monitor_node",
+    "player_node",
+    "recorder_node",
+)
 
 
 @pytest.fixture
@@ -78,3 +91,23 @@ def test_a_refused_configuration_leaves_nothing(ros: Any) -> None:
     assert node.trigger_configure() == TransitionCallbackReturn.FAILURE
     assert node.failure == "not here" and on_the_graph(node) == bare
     node.destroy_node()
+
+
+def test_no_attribute_of_ours_hides_one_of_rclpy(ros: Any) -> None:
+    """A publisher kept as `self._clock` ended sim_node at the first `ros2 param set`: rclpy wants its own."""
+    from rclpy.lifecycle import LifecycleNode
+
+    node = LifecycleNode("plain")
+    taken = set(vars(node)) | {name for name in dir(LifecycleNode) if not name.startswith("__")}
+    node.destroy_node()
+    assert "_clock" in taken
+    for name in NODES:
+        stored = {
+            part.attr
+            for part in ast.walk(ast.parse((FOLDER / f"{name}.py").read_text()))
+            if isinstance(part, ast.Attribute)
+            and isinstance(part.ctx, ast.Store)
+            and isinstance(part.value, ast.Name)
+            and part.value.id == "self"
+        }
+        assert stored and not stored & taken, name
