@@ -10,7 +10,15 @@ from pathlib import Path
 from setuptools import find_packages, setup
 
 NAME = "rssm_ros"
-NODES = ("sim_node", "filter_node", "planner_node", "gate_node", "player_node", "recorder_node")
+NODES = (
+    "sim_node",
+    "filter_node",
+    "planner_node",
+    "gate_node",
+    "monitor_node",
+    "player_node",
+    "recorder_node",
+)
 DATA_FOLDERS = ("config", "launch", "models", "sim")
 ROS_WHEELS = (
     "ros-rclpy[fastrtps]",

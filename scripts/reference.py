@@ -10,7 +10,15 @@ from typing import Any
 from rssm_ros.cli.main import COMMANDS
 
 FOLDER = Path(__file__).resolve().parent.parent / "docs" / "reference"
-NODES = ("sim_node", "filter_node", "planner_node", "gate_node", "player_node", "recorder_node")
+NODES = (
+    "sim_node",
+    "filter_node",
+    "planner_node",
+    "gate_node",
+    "monitor_node",
+    "player_node",
+    "recorder_node",
+)
 HEAD = """<!-- Written by `make docs`; edit the commands' parsers instead. -->
 # Commands
 

@@ -17,6 +17,7 @@ COMMANDS = {
     "up": "run the whole node graph without `ros2 launch`, and sum up the run",
     "collect": "record episodes of a simulated robot for training",
     "record": "record a robot, or a simulated one, into MCAP bags by contract",
+    "reviews": "what surprised the filter: the monitor's snapshots, why each was taken, how to replay it",
     "replay": "play a bag to a live filter, and record its beliefs",
     "dataset": "turn recorded bags into episodes for training",
     "train": "train world model and actor, resumably",

@@ -56,6 +56,11 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument("--view", action="store_true", help="open a window, where there is a screen")
     parser.add_argument("--record", action="store_true", help="write an MCAP bag and a video")
     parser.add_argument(
+        "--monitor",
+        action="store_true",
+        help="snapshots in OUT/reviews of what surprises the filter, ~/panel",
+    )
+    parser.add_argument(
         "--domain", type=_domain, help="ROS domain, 0 to 101 (default: one that nobody uses here)"
     )
     parser.add_argument(
@@ -78,6 +83,7 @@ class Outcome:
     error: str = ""  # empty: all went well
     started: bool = False  # the nodes came to life
     fault_ns: int = 0  # CLOCK_MONOTONIC when the node at fault was last heard
+    missing: str = ""  # a node that ended on the way, and the run went on
     recorded: dict[str, int] = field(default_factory=dict)
     killed: list[str] = field(default_factory=list)
 
@@ -100,6 +106,8 @@ def run(arguments: argparse.Namespace) -> int:
         print(json.dumps(json.loads((out / "summary.json").read_text())))
     elif outcome.started:
         _show(whole, out, console)
+    if outcome.missing:
+        print(f"rssm up: {outcome.missing}; the run went on without it", file=sys.stderr)
     if outcome.error:
         print(f"rssm up: {outcome.error}", file=sys.stderr)
         return FAILED if outcome.started else USAGE
@@ -107,11 +115,14 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _fresh(out: Path, contract: Contract) -> Path:
-    """The run's folder without what an earlier run left there. Raises NodeError for a bag that is of none."""
+    """The run's folder without what an earlier run left there. Raises NodeError for what is of none."""
     out = out.absolute()
-    if (out / "bag").exists() and not (out / "log").exists():  # every run has a log, `rssm record` has none
-        raise NodeError(f"{out / 'bag'}: there already, and not of a run; choose another --out")
-    for name in ("bag", "trace", "log"):
+    there = [out / name for name in ("bag", "reviews") if (out / name).exists()]
+    if (
+        there and not (out / "log").exists()
+    ):  # every run has a log, `rssm record` and a robot's monitor have none
+        raise NodeError(f"{there[0]}: there already, and not of a run; choose another --out")
+    for name in ("bag", "trace", "log", "reviews"):
         shutil.rmtree(out / name, ignore_errors=True)
     for file in (out / "summary.json", _film(out, contract)):
         file.unlink(missing_ok=True)
@@ -136,6 +147,8 @@ def _options(arguments: argparse.Namespace, contract: Contract, out: Path) -> Gr
         lockstep=arguments.lockstep,
         view=arguments.view,
         trace=str(out / "trace"),
+        monitor=arguments.monitor,
+        reviews=str(out / "reviews"),
     )
 
 
@@ -170,6 +183,7 @@ def _run_graph(
         supervisor.bring_up(lambda: bool(asked))
         outcome.started = True
         outcome.error = _watch(supervisor, options, console, asked)
+        outcome.missing = supervisor.missing()
         if outcome.error:
             outcome.fault_ns = supervisor.fault_ns or time.monotonic_ns()
             supervisor.stop_robot()
@@ -276,6 +290,8 @@ def _summary(outcome: Outcome, options: GraphOptions, contract: Contract, out: P
                 found["stopped_after_s"] = summaries.stopped_after(traced, outcome.fault_ns)
         except summaries.TraceError as error:
             outcome.error = outcome.error or str(error)
+    if outcome.missing:
+        found["monitor_error"] = outcome.missing
     if outcome.error:
         return {**found, "status": "error", "error": outcome.error}
     return {**found, "status": "pass" if all(check["pass"] for check in found["checks"]) else "fail"}
@@ -348,6 +364,12 @@ def _show(whole: dict[str, Any], out: Path, console: Console) -> None:
     row("constant guess, hidden (m)", whole["climatology_error_m"])
     latency = whole["latency_ms"] or {}
     row("latency p50 / p99 (ms)", " / ".join(_number(latency.get(key)) for key in ("p50", "p99")))
+    if (watched := (whole["counters"] or {}).get("monitor_node")) is not None:
+        row(
+            "reviews",
+            watched.get("reviews", 0),
+            f"{watched.get('snapshots', 0)} snapshots: rssm reviews {out}",
+        )
     for check in whole["checks"]:
         mark = "[green]pass[/]" if check["pass"] else "[bold red]FAIL[/]"
         table.add_row(f"check {check['name']}", _number(check["value"]), f"{check['bound']}  {mark}")

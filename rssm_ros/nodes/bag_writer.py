@@ -107,16 +107,19 @@ class Ending:
 class BagWriter:
     """A rosbag2 folder: NAME_0.mcap, NAME_1.mcap... and metadata.yaml."""
 
-    def __init__(self, folder: Path, split_bytes: int = 0, about: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self, folder: Path, split_bytes: int = 0, about: Mapping[str, str] | None = None, name: str = ""
+    ) -> None:
         """split_bytes: a file that has grown so large is followed by another; 0: one file. about: kept as the
-        bag's custom data. Raises NodeError where the folder cannot be made.
+        bag's custom data. name: of the files; empty: the folder's. Raises NodeError where the folder cannot
+        be made.
         """
         try:
             folder.mkdir(parents=True)
         except OSError as error:
             told = "exists already" if isinstance(error, FileExistsError) else error.strerror
             raise NodeError(f"{folder}: cannot record here ({told}); choose another folder") from error
-        self.folder, self.bytes = folder, 0
+        self.folder, self.bytes, self._name = folder, 0, name or folder.name
         self._split_bytes, self._about = split_bytes, dict(about or {})
         self._channels: dict[str, Channel] = {}
         self._splits: list[Split] = []
@@ -169,7 +172,7 @@ class BagWriter:
         from mcap.writer import CompressionType, Writer  # an extra: only who records needs it
 
         number = len(self._splits)
-        self._splits.append(Split(f"{self.folder.name}_{number}.mcap"))
+        self._splits.append(Split(f"{self._name}_{number}.mcap"))
         self._before, self._open = self.bytes, dict[str, int]()
         self._schemas = dict[str, int]()
         self._file = Ending(self.folder / self._splits[-1].name)

@@ -15,10 +15,12 @@ from rssm_ros.nodes.filter_trace import FilterTrace
 from rssm_ros.nodes.interfaces import COMMANDS, WATCHDOG, message_type, sensing
 from rssm_ros.nodes.managed import ManagedNode, Parameter, run
 from rssm_ros.nodes.model import BACKEND, load_model
+from rssm_ros.online import frozen
 from rssm_ros.online.filter import Filter
 
 LOCKSTEP_PATIENCE = 0.3  # s without any message; less than the second that the simulation waits
 RECENT = 16  # observations, of which the newest tick is looked for
+FROZEN = "shows the same picture again and again while odometry says that the robot moves"
 
 
 class FilterNode(ManagedNode):
@@ -33,6 +35,19 @@ class FilterNode(ManagedNode):
         BACKEND,
         Parameter("best_effort", False, "listen to observations as best effort"),
         Parameter("lockstep", False, "the clock waits for answers: compute a tick when all of it is there"),
+        Parameter(
+            "frozen_after",
+            frozen.AFTER,
+            "pictures in a row that repeat the one before bit for bit, while odometry says that the robot "
+            "moves, until the camera is called frozen; 0: never",
+            0,
+            10000,
+        ),
+        Parameter(
+            "refuse_frozen",
+            False,
+            "use no picture of a frozen camera: the belief does not see then, and the gate holds the robot",
+        ),
         Parameter("state_file", "filter_state.bin", "where ~/save_state and ~/load_state keep the belief"),
     )
 
@@ -53,6 +68,8 @@ class FilterNode(ManagedNode):
         particles = 1 if mode else self.value("particles")
         self.session.warm_up(particles)  # what a first call costs is paid before the first tick
         self.filter = Filter(self.session, self.contract, particles, self.value("seed"), mode)
+        self._frozen = frozen.FrozenPictures(self.contract, self.value("frozen_after"))
+        self._refuses_frozen = bool(self.value("refuse_frozen"))
         self._specs = {spec.name: spec for spec in self.contract.observations}
         self._topics = BeliefTopics(self, self.contract, self.session)
         self._diagnostics = Diagnostics(self, "belief", self.session.fingerprint[:12])
@@ -88,7 +105,12 @@ class FilterNode(ManagedNode):
 
     def stop(self) -> None:
         """The belief stays; what became of the messages is told."""
-        self.keep_counters({**self.filter.counters, **self._refused, **self.session.counters})
+        self.keep_counters(self._counts())
+
+    def _counts(self) -> dict[str, int]:
+        """Everything that is counted, by cause."""
+        ours = {**self._frozen.counters, **self._refused}
+        return {**self.filter.counters, **ours, **self.session.counters}
 
     def idle(self) -> float:
         """Often enough to notice that a tick has waited long enough."""
@@ -110,12 +132,18 @@ class FilterNode(ManagedNode):
             self._topics.publish(belief, self.filter.ahead(belief), self._picture)
             if self._trace is not None:
                 self._trace.online(belief)
-        bad = sum(self._refused.values())
-        told = f"{bad} messages refused" if bad else "ok"
-        counts = {**self.filter.counters, **self._refused, **self.session.counters}
-        lost = self.session.lost
+        self._tell()
+
+    def _tell(self) -> None:
+        """What became of the messages, and what is wrong with them, as diagnostics."""
+        bad, lost = sum(self._refused.values()), self.session.lost
+        told = [lost] if lost else []
+        told += [f"{name} {FROZEN}" for name in self._frozen.frozen()]
+        told += [f"{bad} messages refused"] if bad else []
         self._diagnostics.publish(
-            {**counts, "backend": self.session.backend}, lost or told, "warn" if bad or lost else "ok"
+            {**self._counts(), "backend": self.session.backend},
+            "; ".join(told) or "ok",
+            "warn" if told else "ok",
         )
 
     def _complete(self) -> bool:
@@ -144,6 +172,10 @@ class FilterNode(ManagedNode):
             stamp = messages.stamp_ns(message.header.stamp)
             value = messages.read_observation(message, self._specs[kind])
             self._recent.append((kind, stamp))
+            if self._frozen.observe(kind, stamp, value):
+                self.get_logger().warning(f"{kind} {FROZEN}", throttle_duration_sec=10.0)
+                if self._refuses_frozen:
+                    raise messages.MessageError(f"{FROZEN}; its pictures are refused", "frozen")
             self.filter.observe(kind, stamp, value)
             if self._specs[kind].kind == "image":
                 self._picture = value
@@ -160,6 +192,7 @@ class FilterNode(ManagedNode):
 
     def _on_reset(self, _: Any, response: Any) -> Any:
         self.filter.reset()
+        self._frozen.forget()
         response.success, response.message = True, "the belief starts anew"
         return response
 

@@ -26,6 +26,7 @@ class NodeDescription:
     parameter_files: tuple[str, ...] = ()
     remappings: tuple[tuple[str, str], ...] = ()
     heartbeat: str = ""  # a topic that is heard at every tick while the node is well
+    essential: bool = True  # without it the robot must not go on
     environment: Mapping[str, str] = field(default_factory=dict)
 
     def ros_arguments(self) -> list[str]:
@@ -54,6 +55,8 @@ class GraphOptions:
     particles: int = 0  # 0: as the parameter file says
     view: bool = False
     trace: str = ""  # folder for the nodes' binary traces; empty: none
+    monitor: bool = False  # a fifth process that hears everything: only for who wants it
+    reviews: str = ""  # folder of its snapshots; empty: out/reviews
     parameter_file: str = ""  # empty: config/params/manipulator.yaml
 
     def bundle_folder(self) -> str:
@@ -79,7 +82,8 @@ class ReplayOptions:
 
 
 def manipulator_graph(options: GraphOptions) -> tuple[NodeDescription, ...]:
-    """Filter, planner, gate and the simulated robot, in the order in which they are to be activated.
+    """Filter, planner, gate and the simulated robot, in the order in which they are to be activated; and
+    before the robot the monitor, where one is wanted.
 
     The robot comes last: when its clock starts, whoever answers it is ready.
     """
@@ -102,7 +106,7 @@ def manipulator_graph(options: GraphOptions) -> tuple[NodeDescription, ...]:
 
 
 def filter_graph(options: GraphOptions, use_sim_time: bool = False) -> tuple[NodeDescription, ...]:
-    """Filter, planner and gate for a robot that is already there."""
+    """Filter, planner and gate for a robot that is already there; and the monitor, where one is wanted."""
     common, files = _common(options), _files(options)
     model: dict[str, Value] = {**common, "use_sim_time": use_sim_time, "bundle": options.bundle_folder()}
     seeded: dict[str, Value] = {**model, "seed": options.seed}
@@ -122,7 +126,14 @@ def filter_graph(options: GraphOptions, use_sim_time: bool = False) -> tuple[Nod
         NodeDescription(
             "filter_node", "filter_node", {**seeded, **chosen}, files, heartbeat="filter_node/belief"
         ),
+        *((_monitor(options, model, files),) if options.monitor else ()),
     )
+
+
+def _monitor(options: GraphOptions, model: Mapping[str, Value], files: tuple[str, ...]) -> NodeDescription:
+    """It only listens, so neither its end nor its silence ends anything else."""
+    out = str(Path(options.reviews or "out/reviews").absolute())
+    return NodeDescription("monitor_node", "monitor_node", {**model, "out": out}, files, essential=False)
 
 
 def replay_graph(options: ReplayOptions) -> tuple[NodeDescription, ...]:

@@ -33,6 +33,8 @@ TEXTS = {
     "particles": "hypotheses of the filter; 0: as the parameter file says",
     "view": "open a window",
     "trace": "folder for binary traces of the run; empty: none",
+    "monitor": "a node more: a picture of the belief, and snapshots of what surprised the filter",
+    "reviews": "folder of the monitor's snapshots; empty: out/reviews",
     "parameter_file": "ROS parameters; empty: the shipped ones",
 }
 
@@ -67,15 +69,16 @@ def node_actions(nodes: Sequence[NodeDescription]) -> list[Any]:
     """Lifecycle nodes, each configured once the one before it is active, and activated once configured.
 
     A node that ends, or refuses to begin, takes the launch down with it: half a robot is worse than none.
+    One that is not essential does not, and nobody waits for it.
     """
     started = [lifecycle_node(node) for node in nodes]
     handlers: list[Any] = []
-    for index, (action, node) in enumerate(zip(started, nodes, strict=True)):
+    before = None
+    for action, node in zip(started, nodes, strict=True):
         configure = _transition(action, "TRANSITION_CONFIGURE")
-        if index == 0:
+        if before is None or not node.essential:
             handlers.append(OnProcessStart(target_action=action, on_start=[configure]))
         else:
-            before = started[index - 1]
             handlers.append(
                 OnStateTransition(target_lifecycle_node=before, goal_state="active", entities=[configure])
             )
@@ -87,6 +90,9 @@ def node_actions(nodes: Sequence[NodeDescription]) -> list[Any]:
                 entities=[_transition(action, "TRANSITION_ACTIVATE")],
             )
         )
+        if not node.essential:
+            continue
+        before = action
         refused = EmitEvent(event=Shutdown(reason=f"{node.name} refused: see its error above"))
         for begun, back in (("configuring", "unconfigured"), ("activating", "inactive")):
             handlers.append(

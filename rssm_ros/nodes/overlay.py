@@ -21,8 +21,9 @@ COLOURS = ((96, 165, 255), (240, 205, 90), (120, 220, 140))  # of the targets, i
 class Overlay:
     """Draws beliefs. Needs OpenCV, and for the sorting robot MuJoCo, from the first picture on."""
 
-    def __init__(self, contract: Contract) -> None:
-        self._contract = contract
+    def __init__(self, contract: Contract, side: int = SIDE) -> None:
+        """side: pixels to which the longer side is enlarged, by a whole factor; never made smaller."""
+        self._contract, self._side = contract, side
         self._projections: dict[tuple[str, int, int], Any] = {}
 
     def draw(self, picture: Picture, belief: Belief) -> Picture:
@@ -36,7 +37,7 @@ class Overlay:
         from rssm_ros.evaluation.video import disc, polyline
 
         height, width = picture.shape[:2]
-        factor = max(1, SIDE // max(height, width))
+        factor = max(1, self._side // max(height, width))
         size = (width * factor, height * factor)
         drawn = np.ascontiguousarray(np.repeat(picture, 3 // picture.shape[2], axis=2))
         drawn = cv2.resize(drawn, size, interpolation=cv2.INTER_NEAREST)
