@@ -4,7 +4,6 @@ the model and the robot no longer agree.
 Snapshots are written by a thread of their own; a disk that is full, slow or read-only costs a counter.
 """
 
-import errno
 import math
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Mapping
@@ -14,8 +13,8 @@ from datetime import UTC, datetime
 
 from rssm_ros.contract import Contract
 from rssm_ros.nodes.bag_writer import Channel
-from rssm_ros.nodes.errors import NodeError
-from rssm_ros.nodes.review_files import Review, ReviewFolder, Written, count_topics
+from rssm_ros.nodes.review_files import Review
+from rssm_ros.nodes.review_folder import ReviewFolder, Written, count_topics, failure_of
 from rssm_ros.online import reviews
 from rssm_ros.online.grid import SECOND, tick_of
 from rssm_ros.online.reviews import Asked, Message, RecentMessages, Snapshots, Surprise
@@ -172,11 +171,12 @@ class Monitor:
         elif first > begin_ns + NEARLY_NS:
             short.append(YOUNG)
         said = [item for item in self.surprises if first <= item.stamp_ns <= last]
-        surprise = asked.surprise
-        told = f"surprise above its threshold for {asked.streak} ticks in a row"
+        surprise, told = asked.surprise, "asked for by hand"
+        if asked.cause == reviews.SURPRISE:
+            told = f"surprise above its threshold for {asked.streak} ticks in a row"
         return Review(
             cause=asked.cause,
-            told=told if asked.cause == reviews.SURPRISE else "asked for by hand",
+            told=told,
             contract=self._contract.name,
             bundle=self._bundle[0],
             bundle_sha256=self._bundle[1],
@@ -206,13 +206,8 @@ class Monitor:
         """What became of a snapshot."""
         try:
             written = writing.result()
-        except NodeError as error:
-            self._fail("no_room", str(error))
-        except OSError as error:
-            told = f"{error.filename or ''}: cannot be written ({error.strerror})".lstrip(": ")
-            self._fail(errno.errorcode.get(error.errno or 0, "OSError"), told)
-        except Exception as error:  # a fault of ours must not end what watches the robot
-            self._fail(type(error).__name__, f"{type(error).__name__}: {error}")
+        except Exception as error:  # whatever it is, the watch goes on
+            self._fail(*failure_of(error))
         else:
             self.trouble, self.latest = "", written.folder.name
             self.counted["snapshots"] += 1
@@ -228,8 +223,9 @@ class Monitor:
     @property
     def counters(self) -> dict[str, int]:
         """What was counted since it began, and what is in memory now."""
-        memory = {"messages": len(self._recent), "bytes": self._recent.bytes, "dropped": self._recent.dropped}
-        return {**self.counted, **{f"memory/{name}": count for name, count in memory.items()}}
+        ring = self._recent
+        memory = {"memory/messages": len(ring), "memory/bytes": ring.bytes, "memory/dropped": ring.dropped}
+        return {**self.counted, **memory}
 
     @property
     def note(self) -> str:
@@ -240,8 +236,7 @@ class Monitor:
             return "a snapshot is being written"
         if self.trouble:
             return self.trouble
-        taken = self.counted["snapshots"]
-        if taken:
+        if taken := self.counted["snapshots"]:
             return f"{taken} snapshot{'s' * (taken > 1)}, the last is {self.latest}"
         return "no snapshot yet" if self._folder is not None else "reviews are counted; no folder was given"
 

@@ -22,7 +22,7 @@ from rssm_ros.nodes.monitor import Monitor, MonitorSettings
 from rssm_ros.nodes.panel import Panel, View
 from rssm_ros.nodes.raw_topics import RawTopics, Track
 from rssm_ros.nodes.recorded import Recorded, belief_topics, plan_topics, robot_topics, truth_topics
-from rssm_ros.nodes.review_files import ReviewFolder
+from rssm_ros.nodes.review_folder import ReviewFolder
 from rssm_ros.online.reviews import Surprise
 
 DEFAULTS = MonitorSettings()
