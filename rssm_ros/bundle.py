@@ -41,6 +41,7 @@ class Latent:
     targets: dict[str, int]  # d per target
     horizon: int  # H of rollout.onnx
     kind: str = "categorical"  # or "gaussian": then K = 1, and a distribution is mean and std
+    own_tokens: bool = False  # filter.onnx takes one row of tokens, or one per particle; False: only one
 
     @property
     def parameters(self) -> int:

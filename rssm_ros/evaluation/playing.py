@@ -7,13 +7,12 @@ the same recording when nothing is covered.
 import math
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from rssm_ros.bundle import pattern
 from rssm_ros.contract import HIDDEN, Contract
 from rssm_ros.evaluation.classical import odometry_of
 from rssm_ros.evaluation.errors import EvaluationError
@@ -21,21 +20,19 @@ from rssm_ros.evaluation.imposed import ImposedRecording, Imposition
 from rssm_ros.evaluation.open_loop import OpenLoop
 from rssm_ros.evaluation.pictures import WINDOW, psnr, ssim
 from rssm_ros.evaluation.replaying import Replay, Taken
-from rssm_ros.evaluation.ticks import TargetTicks, Ticks, TruthByTick
+from rssm_ros.evaluation.rows import Arrays, Known, Row
+from rssm_ros.evaluation.ticks import Ticks, TruthByTick
 from rssm_ros.online import noise
 from rssm_ros.online.belief import Belief
 from rssm_ros.online.preprocess import prepare
-from rssm_ros.online.regions import depth, log_density, spread
 from rssm_ros.online.session import Session
-from rssm_ros.online.steps import State, initial_state
+from rssm_ros.online.steps import State
 from rssm_ros.recordings import Recording, Truth
 
 Array = npt.NDArray[Any]
 Watch = Callable[[float], None]  # the share that is done
 RECORDED, UNOCCLUDED = "recorded", "unoccluded run"
-MEMORYLESS_EVERY = 4  # ticks: it costs as much as the filter
-CHUNK = 4096  # ticks after which rows become arrays, so that memory hardly grows with the length
-LEAST_STD = 1e-6  # below which a claim is taken to be this sure: no density is infinite
+CHUNK = 256  # ticks after which rows become arrays, so that memory hardly grows with the length
 
 
 @dataclass(frozen=True)
@@ -64,22 +61,6 @@ class Played:
     counters: Counter[str]
     recorded_s: float
     name: str = ""
-
-
-@dataclass
-class _Rows:
-    """Columns as they grow."""
-
-    columns: dict[str, list[Any]] = field(default_factory=dict)
-
-    def add(self, **values: Any) -> None:
-        for name, value in values.items():
-            self.columns.setdefault(name, []).append(value)
-
-    def of(self, name: str, shape: tuple[int, ...] = (), kind: Any = np.float64) -> Array:
-        """[T, ...]"""
-        rows = self.columns.get(name, [])
-        return np.asarray(rows, kind).reshape(len(rows), *shape)
 
 
 def play(
@@ -120,7 +101,7 @@ def play(
     counters = Counter(replay.counters) + Counter(recording.counts)
     counters.update({f"{source}/out_of_order": count for source, count in replay.backward.items()})
     counters["out_of_order"] += sum(replay.backward.values())
-    unlabelled = tuple(target for target in references if player.unlabelled[target])
+    unlabelled = tuple(target for target in references if target in player.unlabelled)
     seconds = 1e-9 * span
     return Played(ticks, references, unlabelled, player.pictures(), player.lost, counters, seconds, name)
 
@@ -181,43 +162,45 @@ class _Player:
         unoccluded: Collection[str] = (),
     ) -> None:
         """unoccluded: targets whose truth is the un-occluded run."""
-        self._unoccluded = frozenset(unoccluded)
-        self._session, self._how, self._truths, self._clear = session, how, truths, clear or {}
+        self._session, self._how, self._clear = session, how, clear or {}
         self._contract: Contract = session.bundle.contract
         self._recording = recording
-        self._rows, self._of = _Rows(), {spec.name: _Rows() for spec in self._contract.targets}
-        self._names = [spec.name for spec in self._contract.observations]
         self._images = [spec for spec in self._contract.observations if spec.kind == "image"]
-        self._start = initial_state(session.latent, how.particles)
-        self._odometry = next(
-            (found for spec in self._contract.targets if (found := odometry_of(self._contract, spec))), None
-        )
         every = how.open_loop_every
         self._open_loop = OpenLoop(session, how.particles, how.seed, every) if every else None
-        # What only a simulator knows: beside a Recording's interface, where there is any.
-        inner = recording.recording if isinstance(recording, ImposedRecording) else recording
-        told = {"velocity": getattr(inner, "velocity", {})}
-        if inner is recording:  # that tracker was told of pictures that are covered now
-            told["privileged"] = getattr(inner, "privileged", {})
-        rate = self._contract.rate
-        self._extra = {
-            kind: {name: TruthByTick(truth, rate) for name, truth in table.items()}
-            for kind, table in told.items()
-        }
+        self._known = self._all_known(truths, frozenset(unoccluded))
+        odometry = next(
+            (found for spec in self._contract.targets if (found := odometry_of(self._contract, spec))), None
+        )
+        self._arrays = Arrays(session, self._known, how.seed, odometry, how.memoryless)
+        self._rows: list[Row] = []
         self._parts: list[Ticks] = []
         self._row, self._episode, self.lost = 0, -1, 0
         self._before: Belief | None = None
         self._was_hidden = False
         self._last: dict[str, Array] = {}
         self._compared: dict[str, list[tuple[float, ...]]] = {spec.name: [] for spec in self._images}
-        # Nobody says how much of it can be seen: whenever a picture comes, all of it.
-        self.unlabelled = {
-            spec.name: spec.visibility is None and not self._labelled(spec.name)
-            for spec in self._contract.targets
-        }
 
-    def _labelled(self, name: str) -> bool:
-        return bool(np.isfinite(self._truths[name].visibilities()).any())
+    def _all_known(self, truths: Mapping[str, TruthByTick], unoccluded: Collection[str]) -> Known:
+        recording, rate = self._recording, self._contract.rate
+        # What only a simulator knows: beside a Recording's interface, where there is any.
+        inner = recording.recording if isinstance(recording, ImposedRecording) else recording
+        velocity, privileged = (getattr(inner, name, {}) for name in ("velocity", "privileged"))
+        if inner is not recording:  # that tracker was told of pictures that are covered now
+            privileged = {}
+        # Nobody says how much of it can be seen: whenever a picture comes, all of it.
+        unlabelled = {
+            spec.name
+            for spec in self._contract.targets
+            if spec.visibility is None and not np.isfinite(truths[spec.name].visibilities()).any()
+        }
+        extra = ({name: TruthByTick(t, rate) for name, t in kind.items()} for kind in (velocity, privileged))
+        return Known(truths, *extra, unlabelled, unoccluded)
+
+    @property
+    def unlabelled(self) -> Collection[str]:
+        """Targets of which nobody says how much can be seen."""
+        return self._known.unlabelled
 
     def tell(self, belief: Belief, taken: Taken) -> None:
         """The next tick."""
@@ -230,66 +213,21 @@ class _Player:
             self._was_hidden, self._before = False, None
         cover = self._recording.cover(belief.tick) if isinstance(self._recording, ImposedRecording) else None
         looked = any(belief.presence[spec.name] for spec in self._images) or not self._images
-        self._rows.add(
-            episode=self._episode,
-            t_ns=belief.stamp_ns,
-            tick=belief.tick,
-            surprise=belief.surprise,
-            pattern=pattern(name for name in self._names if belief.presence[name]),
-            ages=[belief.age[name] for name in self._names],
-            imposed=cover is not None,
-            twist=self._twist(taken),
-            seconds=taken.seconds,
-        )
         clear = float(looked) * (1.0 - (cover.share if cover else 0.0))
-        asked = self._how.memoryless and belief.tick % MEMORYLESS_EVERY == 0
-        memoryless = self._memoryless(belief, taken) if asked else {}
+        blind = not looked and cover is None
+        row = Row(belief, taken, self._episode, cover is not None, clear, blind)
+        self._rows.append(row)
         hidden = False
-        for at, spec in enumerate(self._contract.targets):
-            truth, label = self._truths[spec.name].at(belief.tick)
-            label = 1.0 if self.unlabelled[spec.name] and np.isfinite(truth).all() else label
-            visibility = clear * label
-            if not looked and cover is None and spec.name in self._unoccluded:
-                visibility = math.nan  # the other run saw nothing either: to agree with it says nothing
-            mean = belief.targets[spec.name]
-            nothing = np.full(spec.dim, np.nan)
-            extra = {
-                kind: nothing if spec.name not in table else table[spec.name].at(belief.tick)[0]
-                for kind, table in self._extra.items()
-            }
-            self._of[spec.name].add(
-                truth=truth,
-                visibility=visibility,
-                means=mean.mean,
-                stds=np.maximum(mean.std, LEAST_STD),
-                memoryless=memoryless.get(spec.name, nothing),
-                velocity=extra["velocity"],
-                privileged=extra.get("privileged", nothing),
-            )
-            hidden |= at == 0 and visibility <= HIDDEN
+        if self._images and self._contract.targets:
+            first = self._contract.targets[0].name
+            hidden = self._known.visibility(first, row) <= HIDDEN
         if self._open_loop is not None:
             self._open_loop.tell(belief, taken.action)
         self._look(belief, taken, hidden, cover)
         self._before, self._was_hidden = belief, hidden
         self._row += 1
-        if self._row % CHUNK == 0:
+        if len(self._rows) == CHUNK:
             self._compact()
-
-    def _twist(self, taken: Taken) -> tuple[float, float]:
-        if self._odometry is None or self._odometry[0] not in taken.values:
-            return math.nan, math.nan
-        name, (forward, turn) = self._odometry
-        return float(taken.values[name][forward]), float(taken.values[name][turn])
-
-    def _memoryless(self, belief: Belief, taken: Taken) -> dict[str, Array]:
-        """What this tick's observations alone say of every target."""
-        latent, how = self._session.latent, self._how
-        drawn = noise.draw(latent, how.seed, belief.tick, how.particles)
-        if taken.tokens:
-            step = self._session.step(self._start, taken.action, taken.tokens, True, drawn)
-        else:
-            step = self._session.predict(self._start, taken.action, True, drawn)
-        return {name: target.point() for name, target in step.targets.items()}
 
     # Pictures ---------------------------------------------------------------------------------------------
 
@@ -344,41 +282,5 @@ class _Player:
         return replace(whole, targets={**whole.targets, **targets})
 
     def _compact(self) -> None:
-        rows, self._rows = self._rows, _Rows()
-        targets = {}
-        for spec in self._contract.targets:
-            targets[spec.name] = self._target(self._of[spec.name], spec.dim)
-            self._of[spec.name] = _Rows()
-        part = Ticks(
-            episode=rows.of("episode", kind=np.int64),
-            t_ns=rows.of("t_ns", kind=np.int64),
-            tick=rows.of("tick", kind=np.int64),
-            surprise=rows.of("surprise"),
-            pattern=np.asarray(rows.columns.get("pattern", []), str),
-            ages=rows.of("ages", (len(self._names),), np.int64),
-            imposed=rows.of("imposed", kind=bool),
-            twist=rows.of("twist", (2,)),
-            seconds=rows.of("seconds"),
-            targets=targets,
-        )
-        self._parts.append(part)
-
-    def _target(self, of: _Rows, d: int) -> TargetTicks:
-        n = self._how.particles
-        truth, mean, std = of.of("truth", (d,)), of.of("means", (n, d)), of.of("stds", (n, d))
-        middle = mean.mean(1)
-        offset = mean - middle[:, None]
-        between = np.einsum("tni,tnj->tij", offset, offset) / n
-        return TargetTicks(
-            truth=truth,
-            visibility=of.of("visibility"),
-            mean=middle,
-            covariance=between + np.square(std).mean(1)[:, :, None] * np.eye(d),
-            nll=-log_density(mean, std, truth),
-            depth=depth(mean, std, truth),
-            log_std=np.log(spread(mean, std)),
-            memoryless=of.of("memoryless", (d,)),
-            velocity=of.of("velocity", (d,)),
-            privileged=of.of("privileged", (d,)),
-            open_loop=np.full((len(truth), 0, d), np.nan, np.float32),
-        )
+        self._parts.append(self._arrays.of(self._rows))
+        self._rows = []

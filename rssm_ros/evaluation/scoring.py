@@ -14,7 +14,7 @@ from rssm_ros.contract import Contract, TargetSpec
 from rssm_ros.evaluation import classical, measures
 from rssm_ros.evaluation.calibration import Depths, thresholds_of
 from rssm_ros.evaluation.classical import ABOUT, EgoMotion, KalmanSettings, Told
-from rssm_ros.evaluation.playing import MEMORYLESS_EVERY
+from rssm_ros.evaluation.rows import MEMORYLESS_EVERY
 from rssm_ros.evaluation.scorecard import Baseline, Errors, Surprise, TargetScore
 from rssm_ros.evaluation.statistics import Estimate
 from rssm_ros.evaluation.ticks import TargetTicks, Ticks

@@ -80,6 +80,15 @@ class TruthByTick:
         """[N] as recorded."""
         return self._truth.visibility
 
+    def of(self, ticks: Sequence[int]) -> tuple[Array, Array]:
+        """(values [T, d], visibilities [T]) of ticks, NaN where there are none."""
+        rows = np.array([self._row.get(tick, -1) for tick in ticks], np.int64)
+        if not len(self._row):
+            return np.tile(self._nothing, (len(rows), 1)), np.full(len(rows), np.nan)
+        there = rows >= 0
+        values = np.where(there[:, None], self._truth.value[rows], np.nan)
+        return values, np.where(there, self._truth.visibility[rows], np.nan)
+
     def at(self, tick: int) -> tuple[Array, float]:
         """(value [d], visibility) of a tick, NaN where there is none."""
         row = self._row.get(tick)

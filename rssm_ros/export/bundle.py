@@ -4,6 +4,7 @@ import copy
 import os
 import shutil
 import tempfile
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
@@ -140,9 +141,11 @@ def _graphs(
     arrays: dict[str, Array] = {}
     weights = WeightsFile(folder / WEIGHTS)
 
-    def write(name: str, module: nn.Module, cases: list[Named], free: set[str]) -> None:
+    def write(
+        name: str, module: nn.Module, cases: list[Named], free: set[str], shared: Collection[str] = ()
+    ) -> None:
         module.eval()
-        export_graph(module, cases[0], free, folder / f"{name}.onnx", weights)
+        export_graph(module, cases[0], free, folder / f"{name}.onnx", weights, shared)
         if torchscript:
             export_torchscript(module, cases[0], folder / (name + SUFFIX))
         for case, inputs in enumerate(cases):
@@ -155,7 +158,8 @@ def _graphs(
         write(f"encode_{name}", Encode(world_model, name), [{"value": m[name]} for m in made], set())
     step = Filter(world_model)
     cases = list(golden.filter_inputs(world_model, contract, step, generator))
-    write("filter", step, cases, DRIVEN)
+    rows = golden.own_rows(step, cases[1], generator)
+    write("filter", step, [*cases, rows], DRIVEN, cases[0].keys() - DRIVEN)
     predicted = [golden.predict_inputs(step, case, generator) for case in cases[:2]]
     write("predict", Predict(world_model), predicted, DRIVEN)
     state = {name: cases[-1][name] for name in ("deter", "stoch")}
@@ -173,7 +177,15 @@ def _latent(world_model: WorldModel, contract: Contract, horizon: int) -> Latent
     targets = {spec.name: spec.dim for spec in contract.targets}
     tokens = dict(world_model.rssm.tokens)
     return Latent(
-        sizes.deter, sizes.stoch, sizes.classes, tokens, contract.action_dim, targets, horizon, sizes.latent
+        sizes.deter,
+        sizes.stoch,
+        sizes.classes,
+        tokens,
+        contract.action_dim,
+        targets,
+        horizon,
+        sizes.latent,
+        own_tokens=True,
     )
 
 

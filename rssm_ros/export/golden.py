@@ -76,6 +76,19 @@ def filter_inputs(
         deter, (stoch, _) = after, drawn(latent, probs, noise)
 
 
+def own_rows(step: Filter, like: Named, generator: torch.Generator) -> Named:
+    """filter.onnx where every particle has tokens of its own: `like`'s, each row lacking another modality."""
+    inputs, rows = dict(like), len(like["deter"])
+    for index, name in enumerate(step.names):
+        scale = torch.rand((rows, 1), generator=generator) + 0.5
+        inputs[f"tokens_{name}"] = like[f"tokens_{name}"] * scale
+        inputs[f"presence_{name}"] = torch.arange(rows) % (len(step.names) + 1) != index
+    tokens, presence = ({n: inputs[f"{kind}_{n}"] for n in step.names} for kind in ("tokens", "presence"))
+    after, prior = step.prior(*(inputs[name] for name in ("deter", "stoch", "action", "is_first")))
+    noise = clear_noise(step.latent, step.posterior(after, prior, tokens, presence), generator)
+    return {**inputs, "noise": noise}
+
+
 def predict_inputs(step: Filter, like: Named, generator: torch.Generator) -> Named:
     """predict.onnx from the state of a filter step, with noise clear of the prior's edges."""
     driven = {name: like[name] for name in ("deter", "stoch", "action", "is_first")}

@@ -3,7 +3,7 @@
 import hashlib
 import io
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -43,15 +43,24 @@ class WeightsFile:
         self._file.close()
 
 
-def export_graph(module: nn.Module, inputs: Named, free: set[str], path: Path, weights: WeightsFile) -> Named:
+def export_graph(
+    module: nn.Module,
+    inputs: Named,
+    free: set[str],
+    path: Path,
+    weights: WeightsFile,
+    shared: Collection[str] = (),
+) -> Named:
     """Writes one graph; returns the module's own outputs for these inputs.
 
     inputs: by name, in the order of `forward`. free: the inputs whose first axis is N; if there are any,
-    every output's first axis is N too. Raises ExportError.
+    every output's first axis is N too. shared: those with one row for all N, or a row for each. Raises
+    ExportError.
     """
     with torch.no_grad():
         outputs: Named = module(*inputs.values())
     axes = {name: {0: "N"} for name in [*free, *(outputs if free else ())]}
+    axes |= {name: {0: "M"} for name in shared}
     buffer = io.BytesIO()
     try:
         with warnings.catch_warnings(), torch.no_grad():

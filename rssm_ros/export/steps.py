@@ -130,7 +130,7 @@ class Predict(nn.Module):
 
 
 class Filter(Predict):
-    """Predict and correct. Tokens and presence [1] are shared by all particles.
+    """Predict and correct. Tokens [M, E_m] and presence [M]: one row for all particles, or one for each.
 
     The concat posterior's first layer is linear in [deter, tokens of each modality, absence flags], so each
     modality adds its own product, or, where absent, one constant vector. The product posterior is as it is.
@@ -155,7 +155,7 @@ class Filter(Predict):
     def forward(
         self, deter: Tensor, stoch: Tensor, action: Tensor, is_first: Tensor, noise: Tensor, *seen: Tensor
     ) -> Named:
-        """As `Predict`, then tokens [1, E_m] and presence [1] bool per modality, in the model's order."""
+        """As `Predict`, then tokens [M, E_m] and presence [M] bool per modality, in the model's order."""
         tokens, presence = dict(zip(self.names, seen[0::2])), dict(zip(self.names, seen[1::2]))
         deter, prior = self.prior(deter, stoch, action, is_first)
         posterior = self.posterior(deter, prior, tokens, presence)

@@ -11,13 +11,13 @@ SECOND = 1_000_000_000  # ns
 
 def tick_of(stamp_ns: int, rate: Fraction) -> int:
     """The tick nearest to a stamp in ns; exactly between two ticks it is the later one."""
-    p, q = rate.numerator, rate.denominator
+    p, q = rate.as_integer_ratio()
     return (2 * stamp_ns * p + q * SECOND) // (2 * q * SECOND)
 
 
 def stamp_of(tick: int, rate: Fraction) -> int:
     """t_k in ns, rounded to the nearest one (half up); `tick_of(stamp_of(k)) == k` below 500 MHz."""
-    p, q = rate.numerator, rate.denominator
+    p, q = rate.as_integer_ratio()
     return (2 * tick * q * SECOND + p) // (2 * p)
 
 

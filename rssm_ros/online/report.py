@@ -63,4 +63,6 @@ def _ages(tick: int, seen: Mapping[str, int], contract: Contract) -> dict[str, i
 
 
 def _mean(values: Floats | None) -> float:
-    return math.nan if values is None else float(values.mean())
+    if values is None:
+        return math.nan
+    return float(values[0] if len(values) == 1 else values.mean())  # of one: itself, without numpy's 5 us

@@ -139,6 +139,31 @@ class Session:
         feeds = self._feeds(state, action, first, noise)
         return self._step(self.run("filter", self._seen(feeds, tokens)))
 
+    def step_apart(
+        self,
+        state: State,
+        actions: Floats,
+        tokens: Mapping[str, Floats],
+        presence: Mapping[str, Array],
+        first: bool,
+        noise: Floats,
+    ) -> Step:
+        """N steps that have nothing to do with each other: actions [N, A], tokens {m: [N, E_m]}, presence
+        {m: [N] bool}, noise [N, S].
+
+        In one call where the graph takes so many rows, else one by one. No bits are promised: not those of
+        `step`, and what a row gives may depend on how many others there are, by the backend's tolerance.
+        """
+        rows = len(noise)
+        feeds: dict[str, Array] = {"deter": state.deter, "stoch": state.stoch, "noise": noise}
+        feeds |= {"action": actions, "is_first": np.full(rows, first)}
+        for m in self._absent:
+            feeds |= {f"tokens_{m}": tokens[m], f"presence_{m}": presence[m]}
+        if self.latent.own_tokens:
+            return self._step(self.run("filter", feeds))
+        parts = [self.run("filter", {n: v[at : at + 1] for n, v in feeds.items()}) for at in range(rows)]
+        return self._step({name: np.concatenate([part[name] for part in parts]) for name in parts[0]})
+
     def predict(self, state: State, action: Floats, first: bool, noise: Floats) -> Step:
         """The prior half. action [A], noise [N, S]."""
         return self._step(self.run("predict", self._feeds(state, action, first, noise)))

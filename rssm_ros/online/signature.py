@@ -1,4 +1,7 @@
-"""What each graph of a bundle takes and gives: names, dtypes, shapes. N is free, everything else is fixed."""
+"""What each graph of a bundle takes and gives: names, dtypes, shapes. N and M are free, the rest is fixed.
+
+N: particles. M: rows of tokens, 1 or N, where the bundle says that it takes as many (`Latent.own_tokens`).
+"""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -6,7 +9,7 @@ from typing import Protocol
 
 from rssm_ros.bundle import Bundle, BundleError, Latent
 
-Tensor = tuple[str, str, tuple[int | None, ...]]  # name, dtype, shape; None is N
+Tensor = tuple[str, str, tuple[int | None, ...]]  # name, dtype, shape; None is free
 F32, I64, BOOL, U8 = "float", "int64", "bool", "uint8"
 
 
@@ -29,8 +32,9 @@ def signatures(bundle: Bundle) -> dict[str, tuple[list[Tensor], list[Tensor]]]:
     driven = [*state, ("action", F32, (None, latent.action)), ("is_first", BOOL, (None,)), *noise]
     prior, posterior = _outcome(latent, False), _outcome(latent, True)
     seen: list[Tensor] = []
+    m = None if latent.own_tokens else 1
     for name, size in latent.tokens.items():
-        seen += [(f"tokens_{name}", F32, (1, size)), (f"presence_{name}", BOOL, (1,))]
+        seen += [(f"tokens_{name}", F32, (m, size)), (f"presence_{name}", BOOL, (m,))]
     images = [spec for spec in bundle.contract.observations if spec.kind == "image"]
     table: dict[str, tuple[list[Tensor], list[Tensor]]] = {
         f"encode_{spec.name}.onnx": (

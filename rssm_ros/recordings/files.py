@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -272,6 +273,7 @@ def _forgiving(store: Any) -> Callable[[bytes, str], Any]:
     return read
 
 
+@cache
 def _stock_types() -> Any:
     from rosbags.typesys import Stores, get_typestore
 
@@ -280,10 +282,14 @@ def _stock_types() -> Any:
 
 def _own_types(connection: Any, kind: str) -> Any | None:
     """A store of what the bag itself says of a type; None where it says nothing that can be understood."""
+    return _types_of(connection.msgdef.data, connection.msgdef.format, kind)
+
+
+@lru_cache(maxsize=256)  # compiling a definition takes as long as reading a hundred messages of it
+def _types_of(text: str, form: Any, kind: str) -> Any | None:
     from rosbags.interfaces import MessageDefinitionFormat
     from rosbags.typesys import Stores, get_types_from_idl, get_types_from_msg, get_typestore
 
-    text, form = connection.msgdef.data, connection.msgdef.format
     if form == MessageDefinitionFormat.NONE:
         return None
     try:

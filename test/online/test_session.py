@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -237,3 +238,47 @@ def test_something_that_is_no_graph_is_named(broken):
     sign_again(broken, "actor.onnx")
     with pytest.raises(BundleError, match=r"actor.onnx: onnxruntime refuses it"):
         Session(broken)
+
+
+@pytest.mark.parametrize("own_tokens", [True, False], ids=["one call", "a bundle of before"])
+def test_steps_apart_are_single_steps_of_their_own(session, own_tokens, monkeypatch):
+    """Five rows, each with another state, action and presence: what `step` and `predict` give each alone."""
+    rows, latent, draw = 5, session.latent, np.random.default_rng(3)
+    state = State(
+        draw.standard_normal((rows, latent.deter), np.float32),
+        draw.integers(0, latent.classes, (rows, latent.stoch)),
+    )
+    actions = draw.uniform(-1, 1, (rows, latent.action)).astype(np.float32)
+    tokens = {m: draw.standard_normal((rows, size), np.float32) for m, size in latent.tokens.items()}
+    presence = {m: np.arange(rows) % 3 != at for at, m in enumerate(tokens)}
+    for name in presence:
+        presence[name][-1] = False
+    drawn = noise.draw(latent, 0, 7, rows)
+    monkeypatch.setattr(
+        session, "bundle", replace(session.bundle, latent=replace(latent, own_tokens=own_tokens))
+    )
+    calls = []
+    run = session.run
+    monkeypatch.setattr(session, "run", lambda name, feeds: calls.append(name) or run(name, feeds))
+    found = session.step_apart(state, actions, tokens, presence, False, drawn)
+    assert calls == ["filter"] * (1 if own_tokens else rows)
+    for at in range(rows):
+        one, row = State(state.deter[at : at + 1], state.stoch[at : at + 1]), slice(at, at + 1)
+        seen = {m: value[row] for m, value in tokens.items() if presence[m][at]}
+        assert bool(seen) == (at < rows - 1), "the last one sees nothing"
+        if seen:
+            alone = session.step(one, actions[at], seen, False, drawn[row])
+        else:
+            alone = session.predict(one, actions[at], False, drawn[row])
+        np.testing.assert_allclose(found.state.deter[row], alone.state.deter, atol=1e-5)
+        np.testing.assert_allclose(
+            found.posterior[row], alone.prior if alone.posterior is None else alone.posterior, atol=1e-5
+        )
+        for name, target in alone.targets.items():
+            np.testing.assert_allclose(found.targets[name].mean[row], target.mean, atol=1e-5)
+
+
+def test_the_proof_holds_a_step_of_rows_with_tokens_of_their_own(session):
+    arrays = np.load(session.bundle.folder / "golden.npz")
+    rows = [a for n, a in arrays.items() if n.startswith("filter/") and "/in/presence_" in n and len(a) > 1]
+    assert len(rows) == len(session.latent.tokens) and not np.array_equal(rows[0], rows[1])
