@@ -17,6 +17,7 @@ from rssm_ros.behavior.losses import imagination_losses, replay_value_loss
 from rssm_ros.contract import HIDDEN, Contract
 from rssm_ros.training.distributed import Chosen, World
 from rssm_ros.training.options import Options
+from rssm_ros.training.overshooting import overshoot
 from rssm_ros.training.replay import Batch
 from rssm_ros.world_model import Beliefs, Signals, Sizes, State, WorldModel, losses
 from rssm_ros.world_model.ensemble import Ensemble
@@ -141,6 +142,8 @@ class Learner(nn.Module):
             self._reconstruction(batch, beliefs.features, noise, add)
             self._task(batch, beliefs.features, add)
             self._targets(batch, beliefs, prior_features, tokens, presence, noise, add)
+            if scales.overshoot:
+                self._overshoot(batch, beliefs, noise, add)
             if scales.imitation:
                 self._imitation(batch, prior_features, add)
         if imagine:
@@ -249,6 +252,28 @@ class Learner(nn.Module):
                 assert isinstance(reader, Perception)
                 read = losses.masked_mean(reader.loss(tokens[image], goal), seen)
                 add(f"perception_{name}", scales.perception, read / share)
+
+    def _overshoot(self, batch: Batch, beliefs: Beliefs, noise: torch.Generator, add: Add) -> None:
+        """What prediction alone says of targets, several ticks after the last belief."""
+        opt, wm = self.options, self.world_model
+        ahead = overshoot(
+            wm,
+            beliefs,
+            batch["action"],
+            batch["is_first"],
+            opt.overshoot_horizon,
+            opt.overshoot_starts,
+            self.world,
+            noise,
+        )
+        for name, module in wm.target_heads.items():
+            assert isinstance(module, TargetHead)
+            label = batch[f"target_{name}"].flatten(0, 1)[ahead.places]
+            loss, known = losses.target_loss(module, ahead.features.unsqueeze(0), label, opt.target_beta)
+            counted = known & ahead.within
+            share = self.world.mean(self.world.mean_of(ahead.chosen, counted.to(loss.dtype))).clamp(min=1e-3)
+            value = self.world.mean_of(ahead.chosen, torch.where(counted, loss, loss.new_zeros(())))
+            add(f"target_{name}_ahead", opt.scales.overshoot, value / share)
 
     # Behavior ---------------------------------------------------------------------------------------------
 

@@ -24,6 +24,7 @@ class Scales:
     rep: float = 0.1
     target: float = 1.0  # target likelihood from posterior samples
     target_prior: float = 0.5  # ... from prior samples: what prediction alone must know
+    overshoot: float = 0.0  # ... after several ticks of prediction alone, from many beliefs at once
     perception: float = 0.0  # ... straight from image tokens, wherever a part is in sight; never exported
     imitation: float = 1.0
     imitation_gradient: float = 0.0  # share of the imitation gradient that reaches the world model
@@ -59,6 +60,8 @@ class Options:
     # 0: a target's plain likelihood, whose gradient sure ticks rule; 1: as far as the mean goes, the squared
     # error's, which unsure ones do.
     target_beta: float = 0.5
+    overshoot_horizon: int = 12  # ticks
+    overshoot_starts: int = 64  # beliefs per update that predict so far ahead
     decode_stride: int = 1  # reconstruct every n-th tick, offset drawn per step
     imagination_fraction: float = 0.2  # last share of the budget that also learns in imagination
     horizon: int = 10

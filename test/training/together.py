@@ -45,9 +45,11 @@ def job(
     method, broken = MUTATIONS.get(mutation, ("average", World.average))
     whole = getattr(World, method)
     setattr(World, method, broken)
+    base = options("debug")
+    weights = replace(base.scales, **facts.pop("scales", {}))  # type: ignore[call-overload, arg-type]
     try:
         made = Trainer(
-            replace(options("debug"), threads=1, **facts),  # type: ignore[arg-type]
+            replace(base, threads=1, scales=weights, **facts),  # type: ignore[arg-type]
             find_contract("manipulator"),
             [Path(data)],
             Path(out) / name,

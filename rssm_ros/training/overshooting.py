@@ -1,0 +1,61 @@
+"""Overshooting: targets decoded after several ticks of pure prediction, from many beliefs of a batch at once.
+
+A sequence teaches prediction only where something happens to be hidden. From a belief, actions and labels of
+the next ticks are known too, so that every one of them is worth a lesson in how things move unseen. The
+prior rolls forward as it does in imagination, with the actions really applied (PlaNet, section 4, in the form
+that is left when what matters is labelled: the likelihood of the label instead of the next posterior).
+
+Shapes: B rows, T ticks, n starts, H ticks ahead, F features.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from rssm_ros.training.distributed import Chosen, World
+from rssm_ros.training.errors import TrainingError
+from rssm_ros.world_model import Beliefs, State, WorldModel
+
+
+class Ahead(NamedTuple):
+    """Predictions that were made without seeing anything, and where their labels are."""
+
+    features: Tensor  # [n, H, F], of prior samples 1 to H ticks after the start
+    places: Tensor  # [n, H] int64, row * T + tick of what was predicted
+    within: Tensor  # [n, H] bool: no episode begins on the way
+    chosen: Chosen
+
+
+def overshoot(
+    model: WorldModel,
+    beliefs: Beliefs,
+    action: Tensor,
+    is_first: Tensor,
+    horizon: int,
+    starts: int,
+    world: World,
+    noise: torch.Generator,
+) -> Ahead:
+    """Roll `starts` beliefs of the global batch (fewer if there are not as many) `horizon` ticks ahead.
+
+    action [B, T, A] applied before each tick, is_first [B, T]. The gradient goes back into the beliefs: they
+    are to hold what prediction needs. TrainingError for a horizon as long as the sequences.
+    """
+    rows, ticks = is_first.shape
+    if not 0 < horizon < ticks:
+        raise TrainingError(
+            f"overshoot_horizon is {horizon}, but sequences of {ticks} ticks let a belief be followed "
+            f"1 to {ticks - 1} ticks ahead"
+        )
+    chosen = world.choose(noise, rows * (ticks - horizon), starts)
+    row = torch.div(chosen.here, ticks - horizon, rounding_mode="floor")
+    begin = row * ticks + chosen.here % (ticks - horizon)
+    places = begin.unsqueeze(-1) + torch.arange(1, horizon + 1, device=begin.device)  # [n, H]
+    within = ~torch.cummax(is_first.flatten()[places].to(torch.uint8), 1).values.bool()
+    state = State(beliefs.deter.flatten(0, 1)[begin], beliefs.stoch.flatten(0, 1)[begin])
+    shock = chosen.draw(lambda count: model.rssm.latent.noise(count, horizon, generator=noise))
+    ahead = model.imagine(state, action.flatten(0, 1)[places], shock)
+    return Ahead(ahead.features, places, within, chosen)
