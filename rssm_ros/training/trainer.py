@@ -100,7 +100,7 @@ class Trainer:
         own = self.world.rows(options.batch)
         stores = self._open(data)
         self.replay = Replay(stores, options.batch, options.length, options.chunks, options.seed, own)
-        self.rows = pick_rows(self._open([validation])[0], 8, 400) if validation else None
+        self.rows = pick_rows(self._open([validation])[0], 16, 400) if validation else None
         torch.manual_seed(options.seed)
         sizes = options.sizes()
         self.learner = Learner(self.signals, sizes, options, normalised_slew(contract)).to(self.device)
