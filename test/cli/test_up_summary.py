@@ -46,6 +46,16 @@ def ran(monkeypatch: pytest.MonkeyPatch, out: Path, outcome: up.Outcome, *words:
     return found
 
 
+def test_a_monitor_that_ended_is_told_and_does_not_end_the_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ended = "monitor_node (pid 7) was killed by SIGKILL"
+    outcome = up.Outcome(started=True, missing=ended)
+    found = ran(monkeypatch, tmp_path, outcome, "--monitor", "--no-references")
+    assert found["monitor_error"] == ended and found["status"] in ("pass", "fail")
+    assert capsys.readouterr().err == f"rssm up: {ended}; the run went on without it\n"
+
+
 def test_a_film_and_references_that_fail_lose_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -83,9 +93,12 @@ def test_an_old_film_is_gone_whatever_the_contracts_name(
     assert up.run(words) == 2 and not (out / "other.mp4").exists()
 
 
-def test_a_recording_is_not_deleted_to_make_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """`rssm record --out OUT/bag` first, `rssm up --out OUT` then."""
-    kept = tmp_path / "bag" / "bag_0.mcap"
+@pytest.mark.parametrize("name", ["bag", "reviews"])
+def test_a_recording_is_not_deleted_to_make_room(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """`rssm record --out OUT/bag`, or a robot's monitor in OUT/reviews, first, `rssm up --out OUT` then."""
+    kept = tmp_path / name / "bag_0.mcap"
     kept.parent.mkdir()
     kept.write_text("an hour of a robot")
     monkeypatch.setattr(up, "_run_graph", lambda *_: up.Outcome(error="nothing ran"))

@@ -158,6 +158,51 @@ def test_the_robot_comes_last_and_everybody_has_a_heartbeat() -> None:
     assert nodes[:-1] == filter_graph(GraphOptions(), use_sim_time=True)
 
 
+def test_the_monitor_is_there_when_it_is_wanted_and_nobody_waits_for_it(
+    checkout: Path, launch: dict[str, Any]
+) -> None:
+    """It only listens: a robot goes on without it, so neither its end nor its refusal ends a launch."""
+    assert "monitor_node" not in {node.name for node in manipulator_graph(GraphOptions(reviews="/r"))}
+    options = GraphOptions(monitor=True, reviews="/r", bundle="/m")
+    nodes = manipulator_graph(options)
+    assert [node.name for node in nodes][-2:] == ["monitor_node", "sim_node"]
+    assert [node.essential for node in nodes] == [True, True, True, False, True]
+    monitor = nodes[-2]
+    assert (
+        monitor.parameters["out"] == "/r" and monitor.parameters["bundle"] == "/m" and not monitor.heartbeat
+    )
+    assert (
+        monitor.parameters["use_sim_time"] and nodes[-2:-1] == filter_graph(options, use_sim_time=True)[-1:]
+    )
+    assert Path(str(filter_graph(GraphOptions(monitor=True))[-1].parameters["out"])).is_absolute()
+
+    actions = described(checkout, launch, "manipulator.launch.py", monitor="true", reviews="/r", bundle="/m")
+    started = [item for item in actions if isinstance(item, launch["LifecycleNode"])]
+    assert [item.named["name"] for item in started] == [node.name for node in nodes]
+    handlers = [item.positional[0] for item in actions if isinstance(item, launch["RegisterEventHandler"])]
+    by_process = [h.named["target_action"] for h in handlers if isinstance(h, launch["OnProcessStart"])]
+    assert by_process == [started[0], started[3]]
+    waits = [
+        (
+            h.named["target_lifecycle_node"],
+            h.named["entities"][0].named["event"].named["lifecycle_node_matcher"],
+        )
+        for h in handlers
+        if isinstance(h, launch["OnStateTransition"]) and h.named["goal_state"] == "active"
+    ]
+    assert waits == [(started[0], started[1]), (started[1], started[2]), (started[2], started[4])]
+    ends = [h.named["target_action"] for h in handlers if isinstance(h, launch["OnProcessExit"])]
+    assert ends == [started[0], started[1], started[2], started[4]]
+    refusals = [
+        h.named["target_lifecycle_node"]
+        for h in handlers
+        if isinstance(h, launch["OnStateTransition"])
+        and isinstance(h.named["entities"][0], launch["EmitEvent"])
+        and isinstance(h.named["entities"][0].named["event"], launch["Shutdown"])
+    ]
+    assert started[3] not in refusals and len(refusals) == 8
+
+
 def test_arguments_keep_their_types() -> None:
     """`-p x:=1` would be an integer where a float is declared, `a: b` no text: JSON scalars are exact."""
     node = NodeDescription(

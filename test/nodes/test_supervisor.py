@@ -1,0 +1,33 @@
+"""Which node's end ends a run, without processes."""
+
+from types import SimpleNamespace as Space
+from typing import Any
+
+import pytest
+
+pytest.importorskip("rclpy")
+
+from rssm_ros.nodes.supervisor import Supervisor
+
+
+def process(name: str, code: int | None, essential: bool = True) -> Any:
+    node = Space(name=name, essential=essential, heartbeat="")
+    return Space(name=name, pid=7, code=code, node=node, how_it_ended=lambda: f"ended with code {code}")
+
+
+def supervisor(*processes: Any) -> Any:
+    made = Space(processes=list(processes), blamed=[])
+    made._blame = lambda item: made.blamed.append(item.name)
+    return made
+
+
+def test_a_run_goes_on_without_the_monitor_alone() -> None:
+    dead: Any = Supervisor.dead
+    missing: Any = Supervisor.missing
+    alone = supervisor(process("gate_node", None), process("monitor_node", -9, essential=False))
+    assert dead(alone) == "" and not alone.blamed
+    assert missing(alone) == "monitor_node (pid 7) ended with code -9"
+    both = supervisor(process("monitor_node", 0, essential=False), process("gate_node", 1))
+    assert dead(both) == "gate_node (pid 7) ended with code 1" and both.blamed == ["gate_node"]
+    well = supervisor(process("gate_node", None), process("monitor_node", None, essential=False))
+    assert dead(well) == missing(well) == ""
