@@ -104,6 +104,11 @@ class Monitor:
         """Ticks in a row above the threshold."""
         return self._streak.count
 
+    @property
+    def review_after(self) -> int:
+        """As many are a review."""
+        return self._settings.review_after
+
     # Snapshots --------------------------------------------------------------------------------------------
 
     def by_hand(self, now_ns: int, steady: float) -> tuple[bool, str]:
@@ -171,12 +176,11 @@ class Monitor:
         elif first > begin_ns + NEARLY_NS:
             short.append(YOUNG)
         said = [item for item in self.surprises if first <= item.stamp_ns <= last]
-        surprise, told = asked.surprise, "asked for by hand"
-        if asked.cause == reviews.SURPRISE:
-            told = f"surprise above its threshold for {asked.streak} ticks in a row"
+        surprise = asked.surprise
+        why = f"surprise above its threshold for {asked.streak} ticks in a row"
         return Review(
             cause=asked.cause,
-            told=told,
+            told=why if asked.cause == reviews.SURPRISE else "asked for by hand",
             contract=self._contract.name,
             bundle=self._bundle[0],
             bundle_sha256=self._bundle[1],
@@ -188,7 +192,7 @@ class Monitor:
             surprise_nats=_known(surprise.nats),
             threshold_nats=_known(surprise.threshold),
             streak=asked.streak,
-            review_after=self._settings.review_after,
+            review_after=self.review_after,
             from_ns=first,
             to_ns=last,
             short=tuple(short),

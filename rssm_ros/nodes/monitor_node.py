@@ -24,6 +24,7 @@ from rssm_ros.nodes.raw_topics import RawTopics, Track
 from rssm_ros.nodes.recorded import Recorded, belief_topics, plan_topics, robot_topics, truth_topics
 from rssm_ros.nodes.review_folder import ReviewFolder
 from rssm_ros.online.reviews import Surprise
+from rssm_ros.online.surprise import calibrated_after
 
 DEFAULTS = MonitorSettings()
 BELIEF, DIAGNOSTICS = "filter_node/belief", "/diagnostics"
@@ -59,9 +60,9 @@ class MonitorNode(ManagedNode):
         ),
         Parameter(
             "review_after",
-            DEFAULTS.review_after,
-            "ticks in a row with surprise above its threshold that are a review; the gate has its own limits",
-            1,
+            0,
+            "ticks in a row with surprise above its threshold that are a review; 0: as it was calibrated",
+            0,
             10000,
         ),
         Parameter("panel_rate", 5.0, "pictures a second on ~/panel, while somebody looks", 0.1, 60.0),
@@ -85,7 +86,7 @@ class MonitorNode(ManagedNode):
             after=self.value("after"),
             pause=self.value("pause"),
             most_bytes=int(self.value("megabytes") * MEGABYTE),
-            review_after=self.value("review_after"),
+            review_after=self.value("review_after") or calibrated_after(bundle.calibration),
             chart=self.value("panel_seconds"),
         )
         self._picture = camera_of(contract)
@@ -198,8 +199,9 @@ class MonitorNode(ManagedNode):
         except messages.MessageError:
             self._bad["bad_picture"] += 1
         monitor = self._monitor
-        after = self.value("review_after")
-        view = View(now_ns, belief, picture, monitor.surprises, monitor.streak, after, monitor.note)
+        view = View(
+            now_ns, belief, picture, monitor.surprises, monitor.streak, monitor.review_after, monitor.note
+        )
         try:
             drawn = self._panel.draw(view)
         except ModuleNotFoundError as error:

@@ -5,8 +5,15 @@ the monitor act on is a run of them.
 """
 
 import math
+from collections.abc import Mapping
+from typing import Any
 
-REVIEW_AFTER = 10  # ticks in a row
+REVIEW_AFTER = 10  # ticks in a row, of a bundle that was not calibrated for another number
+
+
+def calibrated_after(calibration: Mapping[str, Any]) -> int:
+    """As many ticks in a row as a bundle's `calibration` has judged reviews by."""
+    return int(calibration.get("report", {}).get("false_alarms", {}).get("after", REVIEW_AFTER))
 
 
 def surprised_for(count: int, surprise: float, threshold: float) -> int:
