@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from rssm_ros.contract import Contract, ContractError
+from rssm_ros.files import write_whole
 
 SCHEMA = 1
 MANIFEST, GOLDEN, WEIGHTS = "bundle.json", "golden.npz", "weights.bin"
@@ -128,9 +129,7 @@ def write_manifest(bundle: Bundle, folder: Path) -> Bundle:
     files = {name: sha256_of(folder / name) for name in names}
     data = {**bundle.to_dict(), "files": files}
     text = json.dumps(data, indent=1) + "\n"
-    temporary = folder / (MANIFEST + ".tmp")
-    temporary.write_text(text)
-    temporary.replace(folder / MANIFEST)
+    write_whole(folder / MANIFEST, text)
     return _from_dict(json.loads(text), folder / MANIFEST, hashlib.sha256(text.encode()).hexdigest())
 
 

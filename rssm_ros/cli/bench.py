@@ -62,13 +62,13 @@ def run(args: argparse.Namespace) -> int:
     from rssm_ros.evaluation.bench.page import page
     from rssm_ros.evaluation.bench.setting import Bench
     from rssm_ros.evaluation.bench.suite import measure_all
+    from rssm_ros.files import write_whole
 
     bench = Bench(_request(args))
     names = [name for name in NAMES if name in (args.names or NAMES)]
     found = measure_all(bench, names, lambda name: print(f"rssm bench: {name} ...", file=sys.stderr))
     if args.page:
-        args.page.parent.mkdir(parents=True, exist_ok=True)
-        args.page.write_text(page(found), encoding="utf-8")
+        write_whole(args.page, page(found))
     if args.json:
         print(json.dumps([row.to_dict() for rows in found.values() for row in rows], indent=1))
     else:

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 from rssm_ros.evaluation.compare import INTERVALS, Comparison, compare, read_runs
+from rssm_ros.files import write_whole
 
 
 def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -37,8 +38,7 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.html:
         from rssm_ros.evaluation.compare_page import render_comparison
 
-        arguments.html.parent.mkdir(parents=True, exist_ok=True)
-        arguments.html.write_text(render_comparison(found))
+        write_whole(arguments.html, render_comparison(found))
     if arguments.json:
         print(json.dumps(found.to_dict(), indent=1))
     else:

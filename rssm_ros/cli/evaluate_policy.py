@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from rssm_ros.evaluation.policy import BUNDLE, FIRST_SEED, REFERENCES, Episode, evaluate, tasks
+from rssm_ros.files import write_whole
 
 
 def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -34,8 +35,7 @@ def run(arguments: argparse.Namespace) -> int:
     work = tasks(arguments.bundle, seeds, arguments.seconds, arguments.particles)
     report = _watched(work, arguments.workers)
     if arguments.out:
-        arguments.out.parent.mkdir(parents=True, exist_ok=True)
-        arguments.out.write_text(json.dumps(report, indent=2) + "\n")
+        write_whole(arguments.out, json.dumps(report, indent=2) + "\n")
     if arguments.json:
         print(json.dumps(report, indent=2))
     else:

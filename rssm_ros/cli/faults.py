@@ -54,11 +54,11 @@ def run(args: argparse.Namespace) -> int:
     report["cpu_s"] = round(time.process_time(), 1)
     if args.page:
         from rssm_ros.evaluation.fault_page import PICTURE, draw, page
+        from rssm_ros.files import write_whole
 
         picture = args.page.parent.parent / PICTURE
         draw(report, picture)
-        args.page.parent.mkdir(parents=True, exist_ok=True)
-        args.page.write_text(page(report, f"../{PICTURE.as_posix()}"), encoding="utf-8")
+        write_whole(args.page, page(report, f"../{PICTURE.as_posix()}"))
     print(json.dumps(report, indent=1)) if args.json else _print(report)
     return 0 if report["status"] == "pass" else 1
 

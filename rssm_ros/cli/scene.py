@@ -21,6 +21,7 @@ def run(args: argparse.Namespace) -> int:
     """Measures, prints, writes; 1 when a check failed."""
     from rssm_ros import provenance
     from rssm_ros.envs import acceptance
+    from rssm_ros.files import write_whole
 
     machine = {"cpu": provenance.hardware(), **provenance.versions("mujoco", "numpy", "gymnasium")}
     summary: dict[str, Any] = {"speed": acceptance.speed(), "machine": machine}
@@ -29,7 +30,6 @@ def run(args: argparse.Namespace) -> int:
     command = f"rssm scene --seeds {args.seeds} --seconds {args.seconds:.0f} --out docs/reference/scene.md"
     page = acceptance.markdown(summary, command, args.seeds, args.seconds)
     if args.out is not None:
-        args.out.parent.mkdir(parents=True, exist_ok=True)
-        args.out.write_text(page)
+        write_whole(args.out, page)
     print(json.dumps(summary, indent=1) if args.json else page)
     return 0 if all(check["passed"] for check in summary["checks"]) else 1

@@ -11,62 +11,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
-import numpy.typing as npt
 
 from rssm_ros.contract import Contract, TargetSpec
-
-Floats = npt.NDArray[np.float64]
-Bools = npt.NDArray[np.bool_]
-Integers = npt.NDArray[np.int64]
+from rssm_ros.online.baselines import Bools, Floats, Integers, forward_fill
 
 ODOMETRY = "nav_msgs/msg/Odometry"
 FORWARD, TURN = "twist.twist.linear.x", "twist.twist.angular.z"
 WINDOW = 5  # ticks over which constant velocity is measured
 FADES = (0.5, 1.0, 2.0, 4.0, 8.0, math.inf)  # s
 TUNE_TICKS = 20_000  # the most that the Kalman filter is tuned on
-
-
-@dataclass(frozen=True)
-class EgoMotion:
-    """Where the robot was by its own odometry, since each episode's first tick; zeros: it is not known.
-
-    Its drift does not matter: what is carried into the frame at rest is soon carried back.
-    """
-
-    position: Floats  # [T, 2] m
-    heading: Floats  # [T] rad
-
-    @staticmethod
-    def at_rest(ticks: int) -> "EgoMotion":
-        """Of a robot without odometry."""
-        return EgoMotion(np.zeros((ticks, 2)), np.zeros(ticks))
-
-    @staticmethod
-    def of(twist: Floats, episode: Integers, dt: float) -> "EgoMotion":
-        """twist: [T, 2] forward m/s and turn rad/s, row t the mean over [t - 1, t); NaN: as before."""
-        held = forward_fill(twist, np.asarray(np.isfinite(twist).all(-1)), episode)
-        held = np.where(np.isfinite(held), held, 0.0)
-        heading = np.cumsum(held[:, 1] * dt)
-        chord = heading - held[:, 1] * dt / 2
-        step = held[:, :1] * dt * np.stack([np.cos(chord), np.sin(chord)], -1)
-        return EgoMotion(np.cumsum(step, axis=0), heading)
-
-    def to_rest(self, points: Floats) -> Floats:
-        """[T, 2] in the robot's frame at each tick -> in the frame at rest."""
-        return self.position + _rotated(points, self.heading)
-
-    def from_rest(self, points: Floats) -> Floats:
-        """The inverse of `to_rest`."""
-        return _rotated(points - self.position, -self.heading)
-
-    def vector_to_rest(self, vectors: Floats) -> Floats:
-        """Directions (velocities) [T, 2] -> in the frame at rest."""
-        return _rotated(vectors, self.heading)
-
-
-def _rotated(vectors: Floats, angle: Floats) -> Floats:
-    c, s = np.cos(angle), np.sin(angle)
-    return np.stack([c * vectors[:, 0] - s * vectors[:, 1], s * vectors[:, 0] + c * vectors[:, 1]], -1)
 
 
 def odometry_of(contract: Contract, target: TargetSpec) -> tuple[str, tuple[int, int]] | None:
@@ -80,18 +33,6 @@ def odometry_of(contract: Contract, target: TargetSpec) -> tuple[str, tuple[int,
         if spec.type == ODOMETRY and {FORWARD, TURN} <= set(spec.fields):
             return spec.name, (spec.fields.index(FORWARD), spec.fields.index(TURN))
     return None
-
-
-def forward_fill(values: Floats, known: Bools, episode: Integers) -> Floats:
-    """[T, d] the last known row of the episode; NaN before there is one."""
-    if not len(values):
-        return np.array(values, np.float64)
-    index = np.where(known, np.arange(len(values)), -1)
-    first = np.r_[True, episode[1:] != episode[:-1]]
-    begin = np.maximum.accumulate(np.where(first, np.arange(len(values)), 0))
-    last = np.maximum.accumulate(index)
-    good = last >= begin
-    return np.where(good[:, None], values[np.maximum(last, 0)], np.nan)
 
 
 @dataclass(frozen=True)

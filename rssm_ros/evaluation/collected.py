@@ -22,27 +22,45 @@ PRIVILEGED = "privileged_"  # m, where a tracker has it that knows more than any
 
 
 class CollectedRecording:
-    """Rows `begin` to `end` of an episode file; t_k = 1 s + k dt, what was applied over [k-1, k) is stamped
-    t_{k-1}. Raises EvaluationError where the file is of another contract.
+    """An episode's arrays [T, ...] as messages: row k is observed at t_k = 1 s + k dt, and what was applied
+    over [k-1, k) is stamped t_{k-1}; each is received at its stamp.
+
+    source: what an error calls it. complete: with the messages that the collection lost on purpose (it keeps
+    what they said). Raises EvaluationError where the arrays are of another contract.
     """
 
     counts: Counter[str]
 
-    def __init__(self, path: Path, contract: Contract, begin: int = 0, end: int | None = None) -> None:
-        arrays = read_episode(path)
+    def __init__(
+        self,
+        arrays: Mapping[str, Array],
+        contract: Contract,
+        source: str = "an episode",
+        complete: bool = False,
+    ) -> None:
         names = [spec.name for spec in contract.observations]
-        missing = {"action", *names, *(f"present_{name}" for name in names)} - set(arrays)
+        missing = {"action", *names} - set(arrays)
+        if not complete:
+            missing |= {f"present_{name}" for name in names} - set(arrays)
         if missing:
-            raise EvaluationError(f"{path} lacks {sorted(missing)}; was it collected under another contract?")
-        rows = slice(begin, end)
-        self.path, self.contract, self.counts = path, contract, Counter()
-        self._arrays = {name: values[rows] for name, values in arrays.items()}
+            raise EvaluationError(
+                f"{source} lacks {sorted(missing)}; was it collected under another contract?"
+            )
+        self.contract, self.counts, self._complete = contract, Counter[str](), complete
+        self._arrays = arrays
         # What the filter waits for comes last, so that nothing counts as late.
         self._names = sorted(names, key=lambda name: contract.observation(name).trigger)
         first = tick_of(SECOND, contract.rate)
         ticks = range(first, first + len(self._arrays["action"]))
         self._stamps = np.array([stamp_of(tick, contract.rate) for tick in ticks], np.int64)
         self._before = stamp_of(first - 1, contract.rate)
+
+    @staticmethod
+    def read(path: Path, contract: Contract, begin: int = 0, end: int | None = None) -> "CollectedRecording":
+        """Rows `begin` to `end` of an episode file."""
+        rows = slice(begin, end)
+        arrays = {name: values[rows] for name, values in read_episode(path).items()}
+        return CollectedRecording(arrays, contract, str(path))
 
     @property
     def truth(self) -> Mapping[str, Truth]:
@@ -103,9 +121,9 @@ class CollectedRecording:
         limits, before = Limits(self.contract), self._before
         si = limits.scale(self._arrays["action"])
         for row, stamp in enumerate(self._stamps.tolist()):
-            yield Observation(APPLIED, before, stamp, si[row])
+            yield Observation(APPLIED, before, before, si[row])
             for name in self._names:
-                if self._arrays[f"present_{name}"][row]:
+                if self._complete or self._arrays[f"present_{name}"][row]:
                     yield Observation(name, stamp, stamp, self._arrays[name][row])
             before = stamp
 

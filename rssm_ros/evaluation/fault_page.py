@@ -1,12 +1,14 @@
 """The fault table as a page of docs/reference, and the picture on it. Both say only what the report says."""
 
 from collections.abc import Mapping, Sequence
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 from rssm_ros.evaluation.errors import EvaluationError
 from rssm_ros.evaluation.fault_scenarios import JUDGED_MS, NOMINAL
 from rssm_ros.evaluation.fault_table import BOUNDS
+from rssm_ros.files import write_whole
 
 PICTURE = Path("images") / "faults.png"  # beside the folder of the page
 SCALES = {"m": (1000.0, "mm"), "rad": (1000.0, "mrad")}
@@ -223,5 +225,6 @@ def draw(report: Mapping[str, Any], out: Path) -> None:
         row_of_panels[0].set_ylim(bottom=0)
     panels[0][0].legend(loc="upper left", fontsize=9, frameon=False)
     figure.suptitle("Root mean square error, with 95 % intervals over episodes", fontsize=10)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(out, dpi=110)
+    picture = BytesIO()
+    figure.savefig(picture, dpi=110, format=out.suffix.lstrip("."))
+    write_whole(out, picture.getvalue())

@@ -17,13 +17,13 @@ import numpy as np
 import numpy.typing as npt
 
 from rssm_ros.contract import Contract
-from rssm_ros.evaluation.errors import EvaluationError
+from rssm_ros.evaluation.collected import CollectedRecording
 from rssm_ros.evaluation.fault_streams import Stream, in_order
 from rssm_ros.online import noise
 from rssm_ros.online.belief import NEVER, Belief, Floats, TargetBelief
 from rssm_ros.online.errors import FilterError
 from rssm_ros.online.filter import Filter
-from rssm_ros.online.grid import SECOND, stamp_of, tick_of
+from rssm_ros.online.grid import stamp_of, tick_of
 from rssm_ros.online.limits import Limits
 from rssm_ros.online.preprocess import prepare
 from rssm_ros.online.ring import ACCEPTED, digest_of
@@ -51,31 +51,18 @@ class Episode:
 
 
 def episode_of(arrays: Mapping[str, Array], contract: Contract, complete: bool = False) -> Episode:
-    """One file of `rssm collect` as messages: row k is observed at t_k = 1 s + k dt, and what was applied
-    over [k - 1, k) is stamped t_{k-1}.
-
-    complete: with the messages that the collection lost on purpose (it keeps what they said). Raises
-    EvaluationError where the file is of another contract.
+    """One file of `rssm collect` as messages and the truth of every row; see `CollectedRecording`, also for
+    `complete` and what is raised.
     """
-    names = [spec.name for spec in contract.observations]
-    missing = {"action", *names} - set(arrays)
-    if missing:
-        raise EvaluationError(f"an episode lacks {sorted(missing)}; was it collected under another contract?")
-    begin, limits, messages = tick_of(SECOND, contract.rate), Limits(contract), []
-    for row, action in enumerate(arrays["action"]):
-        before, stamp = (stamp_of(begin + at, contract.rate) for at in (row - 1, row))
-        messages.append(Observation(APPLIED, before, before, limits.scale(action)))
-        for name in names:
-            if complete or arrays[f"present_{name}"][row]:
-                messages.append(Observation(name, stamp, stamp, arrays[name][row]))
-    ticks = len(arrays["action"])
+    recording = CollectedRecording(arrays, contract, complete=complete)
+    begin, ticks = tick_of(recording.start_ns, contract.rate), len(arrays["action"])
     truth, visibility = {}, {}
     for target in contract.targets:
         truth[target.name] = np.asarray(
             arrays.get(f"target_{target.name}", np.full((ticks, target.dim), np.nan)), np.float64
         )
         visibility[target.name] = np.asarray(arrays.get(f"visibility_{target.name}", np.full(ticks, np.nan)))
-    return Episode(contract, in_order(messages), begin, ticks, truth, visibility)
+    return Episode(contract, in_order(recording.observations()), begin, ticks, truth, visibility)
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ import numpy.typing as npt
 from rssm_ros.evaluation import page_tables as tables
 from rssm_ros.evaluation import plots, plots_time
 from rssm_ros.evaluation.errors import EvaluationError
-from rssm_ros.evaluation.page_words import Verdict, headline, pictures, verdict
+from rssm_ros.evaluation.page_words import Verdict, headline, pictures, shortfall, standing, verdict
 from rssm_ros.evaluation.plots import Plot
 from rssm_ros.evaluation.scorecard import Grouped, Scorecard, TargetScore
 from rssm_ros.evaluation.units import NONE, PERCENT, RATIO, TICKS, Scale
@@ -65,6 +65,8 @@ def render_page(card: Scorecard, trace: Trace | None, film: Film | None, window:
         "scorecard.html.j2",
         card=card,
         headline=headline(card),
+        standing=standing(card),
+        shortfall=shortfall(card),
         seen=pictures(card),
         sections=sections,
         film=film,

@@ -138,7 +138,31 @@ def headline(card: Scorecard) -> str:
     if not verdicts:
         return f"{card.contract} has no target: its pictures and its surprise are what is scored."
     chosen = next((item for item in verdicts if item.good is not None), verdicts[0])
-    return f"{chosen.headline}."
+    failed = sum(not item["pass"] for item in card.checks)
+    if not failed:
+        return f"{chosen.headline}."
+    joined = ", but" if chosen.good else ";"
+    return f"{chosen.headline}{joined} {standing(card)}."
+
+
+def standing(card: Scorecard) -> str:
+    """How many of the checks hold, in three words; empty where none were asked for."""
+    failed, asked = sum(not item["pass"] for item in card.checks), len(card.checks)
+    if not asked:
+        return ""
+    if failed:
+        return f"{failed} of {asked} checks {'fails' if failed == 1 else 'fail'}"
+    return f"all {asked} checks pass" if asked > 1 else "the one check passes"
+
+
+def shortfall(card: Scorecard) -> str:
+    """What was asked for and not reached, with figures; empty where everything was."""
+    told = []
+    for item in card.checks:
+        if not item["pass"]:
+            value = "nothing to tell it by" if item["value"] is None else f"{item['value']:.3g}"
+            told.append(f"{item['name'].replace('_', ' ')} {value} (asked for {item['bound']})")
+    return f"Not reached: {'; '.join(told)}." if told else ""
 
 
 def pictures(card: Scorecard) -> str:

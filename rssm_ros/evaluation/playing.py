@@ -195,7 +195,8 @@ class _Player:
             if spec.visibility is None and not np.isfinite(truths[spec.name].visibilities()).any()
         }
         extra = ({name: TruthByTick(t, rate) for name, t in kind.items()} for kind in (velocity, privileged))
-        return Known(truths, *extra, unlabelled, unoccluded)
+        moved, tracked = extra
+        return Known(truths, moved, tracked, unlabelled, unoccluded)
 
     @property
     def unlabelled(self) -> Collection[str]:

@@ -13,6 +13,7 @@ from rssm_ros.evaluation.overlay import Shown, hidden_of, write_film
 from rssm_ros.evaluation.page import Film, film_source, render_page
 from rssm_ros.evaluation.plots_time import runs
 from rssm_ros.evaluation.scorecard import TRACE_FILE, Scorecard, read_scorecard
+from rssm_ros.files import write_whole
 from rssm_ros.recordings.recording import Recording
 
 PAGE, FILM = "scorecard.html", "overlay.mp4"
@@ -43,12 +44,7 @@ def write(
             film = _filmed(card, trace, window, recording, directory / FILM)
         elif recording_of is None and episode is None and (directory / FILM).exists():
             film = Film(film_source(directory / FILM), main_target(card, trace), window)
-    page = render_page(card, trace, film, window)
-    path = directory / PAGE
-    temporary = path.with_suffix(".tmp")
-    temporary.write_text(page)
-    temporary.replace(path)
-    return path
+    return write_whole(directory / PAGE, render_page(card, trace, film, window))
 
 
 def read_trace(directory: Path) -> Trace | None:

@@ -13,6 +13,7 @@ from typing import Any
 
 from rssm_ros.evaluation.errors import EvaluationError
 from rssm_ros.evaluation.statistics import Estimate
+from rssm_ros.files import write_whole
 
 SCHEMA = 1
 FILE, TRACE_FILE = "scorecard.json", "trace.npz"
@@ -253,12 +254,7 @@ class Scorecard:
 
     def write(self, folder: Path) -> Path:
         """scorecard.json in `folder`, whole or not at all."""
-        folder.mkdir(parents=True, exist_ok=True)
-        path = folder / FILE
-        temporary = path.with_suffix(".tmp")
-        temporary.write_text(json.dumps(self.to_dict(), indent=1, allow_nan=False) + "\n")
-        temporary.replace(path)
-        return path
+        return write_whole(folder / FILE, json.dumps(self.to_dict(), indent=1, allow_nan=False) + "\n")
 
 
 _WHOLE = (

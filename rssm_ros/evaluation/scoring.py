@@ -13,12 +13,12 @@ from rssm_ros.bundle import Bundle
 from rssm_ros.contract import Contract, TargetSpec
 from rssm_ros.evaluation import classical, measures
 from rssm_ros.evaluation.calibration import Depths, thresholds_of
-from rssm_ros.evaluation.classical import ABOUT, EgoMotion, KalmanSettings, Told
+from rssm_ros.evaluation.classical import ABOUT, KalmanSettings, Told
 from rssm_ros.evaluation.rows import MEMORYLESS_EVERY
 from rssm_ros.evaluation.scorecard import Baseline, Errors, Surprise, TargetScore
 from rssm_ros.evaluation.statistics import Estimate
 from rssm_ros.evaluation.ticks import TargetTicks, Ticks
-from rssm_ros.online.baselines import climatology
+from rssm_ros.online.baselines import EgoMotion, climatology
 from rssm_ros.online.regions import RegionMap, age_class
 from rssm_ros.online.surprise import REVIEW_AFTER, Review, surprised_for
 

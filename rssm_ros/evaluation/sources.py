@@ -43,7 +43,7 @@ class Source:
     def open(self, contract: Contract) -> Recording:
         """The recording. Raises RecordingError or EvaluationError."""
         if self.rows is not None:
-            return CollectedRecording(Path(self.path), contract, *self.rows)
+            return CollectedRecording.read(Path(self.path), contract, *self.rows)
         return open_bag(self.path, contract, self.namespace, self.stamps)
 
 

@@ -21,6 +21,7 @@ import numpy.typing as npt
 
 from rssm_ros.contract import HIDDEN, VISIBLE
 from rssm_ros.evaluation.trace import Records, TraceError, read_counters, read_trace
+from rssm_ros.files import write_whole
 from rssm_ros.online.baselines import climatology, hold_last
 from rssm_ros.online.gate import MODES
 
@@ -279,10 +280,7 @@ def write_summary(path: Path, summary: Mapping[str, Any]) -> dict[str, Any]:
     """Writes summary.json, atomically, with every key of `KEYS` (null where unknown); returns it whole."""
     whole = {**dict.fromkeys(KEYS), **summary}
     whole["checks"] = whole["checks"] or []
-    text = json.dumps(_plain(whole), indent=1) + "\n"
-    temporary = path.with_suffix(".tmp")
-    temporary.write_text(text)
-    temporary.replace(path)
+    write_whole(path, json.dumps(_plain(whole), indent=1) + "\n")
     return whole
 
 

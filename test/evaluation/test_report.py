@@ -14,9 +14,9 @@ from rssm_ros.contract import find_contract
 from rssm_ros.evaluation import overlay, page, report
 from rssm_ros.evaluation.errors import EvaluationError
 from rssm_ros.evaluation.overlay import BANNER, BELIEF, SIDE, STRIP, Painter, Shown, projection_of, write_film
-from rssm_ros.evaluation.page_words import verdict
+from rssm_ros.evaluation.page_words import headline, shortfall, standing, verdict
 from rssm_ros.evaluation.plots_time import runs
-from rssm_ros.evaluation.scorecard import Errors, TargetScore
+from rssm_ros.evaluation.scorecard import Errors, Scorecard, TargetScore
 from rssm_ros.evaluation.statistics import Estimate
 from rssm_ros.evaluation.units import PERCENT, RATIO, Scale
 from test.browser import Browser, find_chromium
@@ -237,6 +237,33 @@ def test_words_are_only_said_where_intervals_say_so(run: Made) -> None:
     assert vague.headline.endswith("honest as far as can be told") and "more episodes" in vague.confidence
     both = _judged(score, (0.4, 0.3, 0.45), (0.8, 0.7, 0.85), (0.8, 0.75, 0.85)).headline
     assert both.endswith("but its confidence is too high")
+
+
+def test_what_a_reader_sees_first_does_not_contradict_the_checks(run: Made, tmp_path: Path) -> None:
+    """It said "tracked well" beside a badge "checks failed"."""
+    missed = {"name": "package ticks_to_reacquire", "value": 9.0, "bound": "<= 2", "pass": False}
+    held = {"name": "package hidden_to_best_classical", "value": 0.4, "bound": "<= 0.5", "pass": True}
+    coverage = {"90": {name: Estimate(0.9, 0.89, 0.91) for name in ("visible", "hidden")}}
+    ratio = Estimate(0.4, 0.35, 0.45)
+    score = dataclasses.replace(
+        run.scorecard.targets["package"], ratio_to_best_classical=ratio, coverage=coverage
+    )
+
+    def with_checks(*checks: dict[str, object]) -> Scorecard:
+        status = "pass" if all(check["pass"] for check in checks) else "fail"
+        return dataclasses.replace(run.scorecard, targets={"package": score}, checks=checks, status=status)
+
+    well = "Package is tracked well while hidden, and its confidence is honest"
+    failed = with_checks(held, missed)
+    assert headline(failed) == f"{well}, but 1 of 2 checks fails."
+    assert shortfall(failed) == "Not reached: package ticks to reacquire 9 (asked for <= 2)."
+    assert headline(with_checks(held)) == headline(with_checks()) == f"{well}."
+    assert shortfall(with_checks(held)) == shortfall(with_checks()) == standing(with_checks()) == ""
+    Made(failed, run.trace).write(tmp_path)
+    text = report.write(tmp_path).read_text()
+    assert "<h1>" + headline(failed) in text and 'href="#checks"' in text and 'id="checks"' in text
+    bad = dataclasses.replace(score, ratio_to_best_classical=Estimate(1.3, 1.1, 1.5))
+    assert headline(dataclasses.replace(failed, targets={"package": bad})).endswith("; 1 of 2 checks fails.")
 
 
 @pytest.mark.parametrize(
