@@ -84,6 +84,11 @@ class Options:
         for name, known in (("representation", KINDS), ("free_nats_of", ("tick", "batch"))):
             if getattr(self, name) not in known:
                 raise TrainingError(f"options: {name} is {getattr(self, name)!r}, expected one of {known}")
+        if self.scales.overshoot and not 0 < self.overshoot_horizon < self.length:
+            raise TrainingError(
+                f"options: overshoot_horizon is {self.overshoot_horizon}, but sequences of {self.length} ticks let "
+                f"a belief be followed 1 to {self.length - 1} ticks ahead; choose a longer --length"
+            )
 
     def sizes(self) -> Sizes:
         """The network's sizes: the preset's, with what these options say otherwise."""

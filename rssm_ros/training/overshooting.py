@@ -16,7 +16,6 @@ import torch
 from torch import Tensor
 
 from rssm_ros.training.distributed import Chosen, World
-from rssm_ros.training.errors import TrainingError
 from rssm_ros.world_model import Beliefs, State, WorldModel
 
 
@@ -42,14 +41,10 @@ def overshoot(
     """Roll `starts` beliefs of the global batch (fewer if there are not as many) `horizon` ticks ahead.
 
     action [B, T, A] applied before each tick, is_first [B, T]. The gradient goes back into the beliefs: they
-    are to hold what prediction needs. TrainingError for a horizon as long as the sequences.
+    are to hold what prediction needs.
     """
     rows, ticks = is_first.shape
-    if not 0 < horizon < ticks:
-        raise TrainingError(
-            f"overshoot_horizon is {horizon}, but sequences of {ticks} ticks let a belief be followed "
-            f"1 to {ticks - 1} ticks ahead"
-        )
+    assert 0 < horizon < ticks, (horizon, ticks)  # `Options` tells a person
     chosen = world.choose(noise, rows * (ticks - horizon), starts)
     row = torch.div(chosen.here, ticks - horizon, rounding_mode="floor")
     begin = row * ticks + chosen.here % (ticks - horizon)

@@ -65,20 +65,13 @@ def test_the_gradient_reaches_the_beliefs(model):
     assert int(touched.sum()) == 4 and not touched[:, -HORIZON:].any()
 
 
-@pytest.mark.parametrize("horizon", [0, TICKS])
-def test_a_horizon_that_no_sequence_reaches_is_refused(model, horizon):
-    first = torch.zeros(ROWS, TICKS, dtype=torch.bool)
-    with pytest.raises(TrainingError, match=f"horizon is {horizon}.*1 to 6"):
-        overshoot(
-            model,
-            beliefs_of(model),
-            torch.zeros(ROWS, TICKS, 6),
-            first,
-            horizon,
-            4,
-            World(),
-            torch.Generator(),
-        )
+@pytest.mark.parametrize("horizon", [0, 7, 12])
+def test_a_horizon_that_no_sequence_reaches_is_refused_before_anything_else(horizon):
+    base = options("debug")
+    asked = replace(base.scales, overshoot=1.0)
+    assert replace(base, length=7, overshoot_horizon=horizon).overshoot_horizon == horizon  # nobody asked
+    with pytest.raises(TrainingError, match=f"overshoot_horizon is {horizon}.*1 to 6"):
+        replace(base, length=7, overshoot_horizon=horizon, scales=asked)
 
 
 def test_unlabelled_and_crossing_predictions_count_for_nothing():
