@@ -86,8 +86,8 @@ class Options:
                 raise TrainingError(f"options: {name} is {getattr(self, name)!r}, expected one of {known}")
         if self.scales.overshoot and not 0 < self.overshoot_horizon < self.length:
             raise TrainingError(
-                f"options: overshoot_horizon is {self.overshoot_horizon}, but sequences of {self.length} ticks "
-                f"let a belief be followed 1 to {self.length - 1} ticks ahead; choose a longer --length"
+                f"options: overshoot_horizon is {self.overshoot_horizon}, but sequences of {self.length} "
+                f"ticks let a belief be followed 1 to {self.length - 1} ticks ahead; choose a longer --length"
             )
 
     def sizes(self) -> Sizes:
