@@ -5,6 +5,7 @@ Snapshots are written by a thread of their own; a disk that is full, slow or rea
 """
 
 import math
+import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -131,7 +132,7 @@ class Monitor:
         if self._writing is not None:
             return reviews.TAKING
         latest = self.surprises[-1] if self.surprises else NOTHING
-        return self._snapshots.ask(Asked(cause, now_ns, latest, self.streak), steady)
+        return self._snapshots.ask(Asked(cause, now_ns, time.time(), latest, self.streak), steady)
 
     def work(self, now_ns: int, steady: float) -> None:
         """To be called often: takes what is due, and looks what became of what was taken."""
@@ -176,8 +177,7 @@ class Monitor:
         elif first > begin_ns + NEARLY_NS:
             short.append(YOUNG)
         said = [item for item in self.surprises if first <= item.stamp_ns <= last]
-        surprise = asked.surprise
-        why = f"surprise above its threshold for {asked.streak} ticks in a row"
+        surprise, why = asked.surprise, f"surprise above its threshold for {asked.streak} ticks in a row"
         return Review(
             cause=asked.cause,
             told=why if asked.cause == reviews.SURPRISE else "asked for by hand",
@@ -185,7 +185,7 @@ class Monitor:
             bundle=self._bundle[0],
             bundle_sha256=self._bundle[1],
             filter_bundle=self._filter[0],
-            asked_at=datetime.now(UTC).isoformat(timespec="seconds"),
+            asked_at=datetime.fromtimestamp(asked.wall_s, UTC).isoformat(timespec="seconds"),
             asked_ns=asked.now_ns,
             tick=tick_of(surprise.stamp_ns, self._contract.rate),
             stamp_ns=surprise.stamp_ns,

@@ -54,7 +54,8 @@ class ReviewFolder:
         except OSError:
             pass  # a file system without locks
         for left in folder.iterdir():  # by a monitor that was killed, or lost its power
-            if left.name.startswith(".") and left.name.endswith(PARTIAL):
+            stem, _, end = left.name.removeprefix(".").rpartition(".")
+            if f".{end}" in PARTIAL and standing_of(stem):
                 shutil.rmtree(left, ignore_errors=True)
 
     @property

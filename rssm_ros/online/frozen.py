@@ -56,7 +56,7 @@ class FrozenPictures:
     def forget(self) -> None:
         """Nothing is compared with what was before."""
         self._shown: dict[str, _Shown] = {}
-        self._odometry_ns = self._newest_ns = 0
+        self._odometry_ns = 0
 
     def observe(self, name: str, stamp_ns: int, value: npt.NDArray[np.generic]) -> bool:
         """One message of a modality, in its own size. True: it is a picture of a camera that is frozen.
@@ -64,11 +64,8 @@ class FrozenPictures:
         Its array is kept, and must not change. A stamp that is not new (late, or a copy) says nothing; one
         that is older than anything still of use is of a clock that has begun anew.
         """
-        if not self._after:
+        if not self._after or stamp_ns <= 0:  # 0 means unset
             return False
-        if stamp_ns < self._newest_ns - self._history_ns:
-            self.forget()
-        self._newest_ns = max(self._newest_ns, stamp_ns)
         if name == self._odometry:
             self._move(stamp_ns, value)
         return name in self._cameras and self._look(name, stamp_ns, value)
@@ -82,6 +79,8 @@ class FrozenPictures:
 
     def _look(self, name: str, stamp_ns: int, picture: npt.NDArray[np.generic]) -> bool:
         shown = self._shown.get(name)
+        if shown is not None and stamp_ns < shown.stamp_ns - self._history_ns:
+            shown = None
         if shown is not None and stamp_ns <= shown.stamp_ns:
             return False
         if shown is None or not _same(shown.picture, picture):
@@ -97,7 +96,10 @@ class FrozenPictures:
 
     def _move(self, stamp_ns: int, value: npt.NDArray[np.generic]) -> None:
         """Signed, so that the noise of a robot at rest does not add up to a journey."""
-        elapsed, self._odometry_ns = (stamp_ns - self._odometry_ns) / SECOND, max(stamp_ns, self._odometry_ns)
+        elapsed = (stamp_ns - self._odometry_ns) / SECOND
+        if -self._history_ns <= elapsed * SECOND <= 0:
+            return
+        self._odometry_ns = stamp_ns
         if not 0.0 < elapsed <= GAP:
             return
         way, turned = (self._speed(value, end) * elapsed for end in (FORWARD, TURN))

@@ -95,6 +95,7 @@ class Asked:
 
     cause: str  # one of CAUSES
     now_ns: int  # when
+    wall_s: float  # the same by the wall clock, s since 1970
     surprise: Surprise  # of the belief that stood then; its stamp is 0 where there was none yet
     streak: int  # ticks in a row above the threshold
 

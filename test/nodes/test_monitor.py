@@ -3,7 +3,9 @@
 import errno
 import json
 import threading
+import time
 from collections.abc import Callable
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -69,6 +71,7 @@ def test_a_review_keeps_what_was_before_and_after_it(tmp_path: Path) -> None:
     world.run(40)
     (review,) = world.reviews()
     assert review.cause == "surprise" and review.tick == asked and review.stamp_ns == asked * TICK
+    assert abs(datetime.fromisoformat(review.asked_at).timestamp() - time.time()) < 60
     assert "for 10 ticks in a row" in review.told and review.streak == review.review_after == 10
     assert (review.surprise_nats, review.threshold_nats) == (EXCITED, LIMIT)
     assert (review.from_ns, review.to_ns) == ((asked - 40) * TICK, (asked + 20) * TICK) and not review.short

@@ -109,6 +109,14 @@ def test_a_folder_has_one_monitor(kept: ReviewFolder, tmp_path: Path) -> None:
         ReviewFolder(tmp_path / "file", 3)
 
 
+def test_only_its_own_remains_are_cleared_away(tmp_path: Path) -> None:
+    mine = (".0003-hand-20261121T165500Z.part", ".0001-surprise-20261121T165500Z.old")
+    others = (".film.part", "0002-hand-20261121T165500Z", "notes.old", ".git")
+    for name in (*mine, *others):
+        (tmp_path / name).mkdir()
+    assert names(ReviewFolder(tmp_path, 3)) == sorted(others)
+
+
 def test_killed_at_any_moment_it_leaves_whole_snapshots_only(tmp_path: Path, checkout: Path) -> None:
     folder = tmp_path / "reviews"
     process = subprocess.Popen(

@@ -79,6 +79,18 @@ def test_copies_and_late_pictures_say_nothing() -> None:
     assert not watch.counters
 
 
+def test_another_sensor_s_clock_does_not_blind_the_watch() -> None:
+    """Joints that are not stamped, or by a clock that is far behind: the filter refuses each of them."""
+    for wrong in (0, 7):
+        watch, found = FrozenPictures(CONTRACT), 0
+        for tick in range(200, 260):
+            watch.observe("joints", wrong, np.zeros(8))
+            watch.observe("odom", tick * TICK, np.array([0.4, 0.0]))
+            watch.observe("odom", 0, np.array([0.4, 0.0]))
+            found += watch.observe("camera", tick * TICK, PICTURE)
+        assert found > 40
+
+
 def test_what_is_not_known_of_the_odometry_is_no_journey() -> None:
     watch = FrozenPictures(CONTRACT)
     assert drive(watch, still(40), [[np.nan, np.inf]] * 40) == []

@@ -87,7 +87,7 @@ def test_snapshots_are_never_nearer_than_the_pause_and_each_is_taken_once(
         before_ns, now_ns = now_ns, max(SECOND, now_ns + step)
         pending = plan.pending
         if what == "ask":
-            refusal = plan.ask(Asked(HAND, now_ns, NOTHING, 0), steady)
+            refusal = plan.ask(Asked(HAND, now_ns, 0.0, NOTHING, 0), steady)
             if refusal:
                 too_soon = bool(heard) and steady < heard[-1] + pause
                 assert refusal == (TAKING if pending else TOO_SOON) and (pending or too_soon)
@@ -134,10 +134,14 @@ def test_the_oldest_make_room_but_never_one_taken_by_hand(
 
 def test_a_snapshot_waits_for_a_clock_that_is_slow_but_not_for_one_that_stands() -> None:
     plan = Snapshots(10.0, 3.0, 1.0)
-    assert plan.ask(Asked(SURPRISE, 50 * SECOND, NOTHING, 10), 0.0) == ""
+    assert plan.ask(Asked(SURPRISE, 50 * SECOND, 0.0, NOTHING, 10), 0.0) == ""
     for tick in range(1, 60):  # a tenth of a second of ROS time in 4 s of wall time
         due = plan.due(50 * SECOND + tick * SECOND // 10, 4.0 * tick)
         assert due == (OVER if tick >= 30 else "")
     assert (
         plan.due(51 * SECOND, 500.0) == "" and plan.due(51 * SECOND, 500.0 + reviews.STILL + 0.1) == STOPPED
     )
+    # Asked for again while it still stands, it may yet move.
+    plan.take()
+    assert plan.ask(Asked(HAND, 51 * SECOND, 0.0, NOTHING, 0), 600.0) == ""
+    assert plan.due(51 * SECOND, 604.0) == "" and plan.due(51 * SECOND, 605.1) == STOPPED
