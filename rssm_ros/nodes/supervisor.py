@@ -27,6 +27,7 @@ from rssm_ros.online.grid import SECOND
 
 START = 1.0  # s: the sim's clock begins here
 BIRTH = 30.0  # s for a process to offer its services
+MATCHED = 5.0  # s at most until every publisher is heard here
 CONFIGURE = 60.0  # s to load and prove a model on a busy machine
 SILENCE = 1.5  # s without a heartbeat after which a node is called hung
 LOCKSTEP_SILENCE = 4.0  # the same when the sim itself may wait a second for an answer
@@ -114,9 +115,23 @@ class Supervisor:
                 )
         for process in self.processes:
             self._await(process, configuring[process.name], "configured")
+        self._match()
         for process in self.processes:
             future = self._ask(clients[process.name], Transition.TRANSITION_ACTIVATE)
             self._await(process, future, "activated")
+
+    def _match(self) -> None:
+        """Waits until this node's subscriptions, a recorder's among them, are known to whoever will publish:
+        on a busy machine the first ticks are over before.
+        """
+        deadline = time.monotonic() + MATCHED
+        while time.monotonic() < deadline and any(map(self._deaf, self.node.subscriptions)):
+            self.spin(0.02)
+            self._still_alive()
+
+    def _deaf(self, subscription: Any) -> bool:
+        matched = getattr(subscription, "get_publisher_count", lambda: 1)  # not in older distributions
+        return bool(self.node.count_publishers(subscription.topic_name)) and not matched()
 
     def _ask(self, client: Any, transition: int) -> Any:
         request = ChangeState.Request()

@@ -82,7 +82,7 @@ def wait_until_it_moves(out: Path, process: "subprocess.Popen[str]") -> None:
 
 def test_a_lockstep_run_leaves_summary_bag_and_film(tmp_path: Path, bundle: Path) -> None:
     out = tmp_path / "out"
-    words = ("--seconds", 3, "--seed", 3, "--lockstep", "--record", "--json")
+    words = ("--seconds", 3, "--seed", 3, "--lockstep", "--record", "--monitor", "--json")
     process = up(*words, "--bundle", bundle, "--out", out)
     text, errors = process.communicate(timeout=110)
     summary = json.loads((out / "summary.json").read_text())
@@ -95,6 +95,9 @@ def test_a_lockstep_run_leaves_summary_bag_and_film(tmp_path: Path, bundle: Path
     assert summary["bundle_sha256"]
     assert summary["lockstep_timeout"] == 0 and summary["counters"]["filter_node"]["camera/accepted"] >= 60
     assert "gate_node" in summary["counters"]
+    heard = summary["counters"]["monitor_node"]
+    assert heard["memory/messages"] > 60 * 10 and not heard["bad_belief"] and "monitor_error" not in summary
+    assert (out / "reviews").is_dir()
     every_tick_is_answered(out)
     the_bag_can_be_read(out)
     assert (out / "manipulator.mp4").read_bytes()[4:8] == b"ftyp"

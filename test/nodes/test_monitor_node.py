@@ -144,7 +144,7 @@ def test_a_review_becomes_a_bag_that_replays(tmp_path: Path, checkout: Path, rob
     try:
         robot.until(robot.heard)
         robot.run(30)
-        robot.run(10, 20.0)
+        robot.run(12, 20.0)
         reviewed = robot.tick
         robot.until(lambda: len(find_reviews(tmp_path)) == 1)
         looking = robot.watch()
@@ -166,7 +166,7 @@ def test_a_review_becomes_a_bag_that_replays(tmp_path: Path, checkout: Path, rob
     assert review.cause == "surprise" and reviewed - 5 <= review.tick <= reviewed and not review.short
     assert review.bundle_sha256 == bundle.sha256 and review.filter_bundle == "0123456789ab"
     assert review.counters["filter_node"] == {"late": "7"}
-    assert review.ticks["surprise_nats"].count(20.0) == 10
+    assert review.ticks["surprise_nats"].count(20.0) == 12
     seen = list(open_bag(first.folder, CONTRACT).observations())
     assert {item.name for item in seen} >= {"camera", "odom", "joints"}
     ticks = sorted({item.stamp_ns // TICK for item in seen if item.name == "camera"})
