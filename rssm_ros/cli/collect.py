@@ -28,6 +28,12 @@ def add_parser(subparsers: Any) -> None:
         "--seed", type=int, default=1000, help="first seed (default 1000); low ones are held out"
     )
     parser.add_argument("--workers", type=int, default=2, help="processes (default 2)")
+    parser.add_argument(
+        "--held-out",
+        action="store_true",
+        help="for `rssm evaluate`: seeds of its own, and what only a simulator knows (manipulator: from "
+        "950000, occlusions of every length, the belt's motion; dot: from 0, the exact Bayes filter's track)",
+    )
     parser.add_argument("--json", action="store_true", help="print the result as JSON; no progress bar")
     robot = parser.add_argument_group("manipulator")
     robot.add_argument(
@@ -35,11 +41,6 @@ def add_parser(subparsers: Any) -> None:
         help=f"kind=share,... of expert (noisy), perturbed, random, policy (default {DEFAULT_MIX})",
     )
     robot.add_argument("--seconds", type=float, help="length of an episode (default 30)")
-    robot.add_argument(
-        "--held-out",
-        action="store_true",
-        help="for `rssm evaluate`: other seeds (from 950000), occlusions of every length, the belt's motion",
-    )
     robot.add_argument("--policy", type=Path, help="bundle that acts in episodes of kind 'policy' (DAgger)")
     dot = parser.add_argument_group("dot")
     dot.add_argument("--setting", help="published or hard (default hard)")
@@ -66,6 +67,10 @@ def what_to_record(args: argparse.Namespace) -> "tuple[Source, list[Plan]]":
                 raise TrainingError(f"--{name} is an option of `rssm collect {robot}`, not of {args.robot}")
             if getattr(args, name) is None:
                 setattr(args, name, default)
+    if args.robot == "dot" and args.held_out:
+        from rssm_ros.evaluation import held_out_dot
+
+        return held_out_dot.source(args.setting), [*held_out_dot.plan_held_out(args.ticks, args.setting)]
     if args.robot == "dot":
         from rssm_ros.training.collect_dot import plan_blocks, source
 

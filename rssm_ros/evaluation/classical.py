@@ -7,7 +7,7 @@ was seen they give the best constant guess.
 
 import itertools
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -20,6 +20,8 @@ FORWARD, TURN = "twist.twist.linear.x", "twist.twist.angular.z"
 WINDOW = 5  # ticks over which constant velocity is measured
 FADES = (0.5, 1.0, 2.0, 4.0, 8.0, math.inf)  # s
 TUNE_TICKS = 20_000  # the most that the Kalman filter is tuned on
+EXACT, DETECTED = (1e-3, 0.1, 10.0), (0.1, 1.0, 10.0)  # noise of measurements, in squared steps of the target
+THRESHOLDS = (-0.5, 0.0, 0.5, 1.0, 1.5, 2.0)  # nats a pixel from which on a detection counts
 
 
 def odometry_of(contract: Contract, target: TargetSpec) -> tuple[str, tuple[int, int]] | None:
@@ -189,8 +191,8 @@ class _KalmanState:
         self._velocity = np.where(new[..., None], 0.0, self._velocity)
 
 
-def candidates(told: Told) -> KalmanSettings:
-    """108 settings around what the target does when seen."""
+def candidates(told: Told, noises: Sequence[float] = EXACT) -> KalmanSettings:
+    """Settings around what the target does when seen, 36 per noise of a measurement (in squared steps)."""
     known = told.known()
     follows = np.r_[False, known[1:] & known[:-1] & (told.episode[1:] == told.episode[:-1])]
     step = np.zeros(len(known))
@@ -199,9 +201,9 @@ def candidates(told: Told) -> KalmanSettings:
     usual = moved[moved <= np.quantile(moved, 0.99)] if len(moved) else np.ones(1)
     speed = max(float(np.sqrt(np.square(usual).mean())) / told.dt, 1e-9)
     shocks = speed**2 / told.dt * np.array([1e-4, 1e-3, 1e-2, 0.1, 1.0, 10.0])
-    noises = (speed * told.dt) ** 2 * np.array([1e-3, 0.1, 10.0])
+    variances = (speed * told.dt) ** 2 * np.array(noises)
     memories = np.array([0.1, 0.25, 0.5, 1.0, 2.0, np.inf])
-    grid = np.array(list(itertools.product(shocks, noises, memories)))
+    grid = np.array(list(itertools.product(shocks, variances, memories)))
     return KalmanSettings(grid[:, 0], grid[:, 1], grid[:, 2], speed)
 
 
@@ -218,24 +220,57 @@ def tuned(told: Told, hidden: Bools, guess: Floats | None = None) -> KalmanSetti
 
     guess: [T, d] what it may fade into.
     """
+    return _best(told, told.place, hidden, guess, EXACT)[1]
+
+
+@dataclass(frozen=True)
+class Detections:
+    """How a Kalman filter takes what a detector says."""
+
+    threshold: float  # nats a pixel from which on a detection counts
+    kalman: KalmanSettings
+
+    def told(self, unit: str) -> str:
+        """In words. unit: the target's."""
+        return f"detections from {self.threshold:g} nats a pixel on, {self.kalman.told(unit)}"
+
+
+def tuned_detections(
+    detected: Callable[[float], Told], place: Floats, hidden: Bools, guess: Floats
+) -> Detections:
+    """The threshold and the candidate with the least squared error, judged as in `tuned`.
+
+    detected: threshold -> what the filter is told. place: [T, d] the truth.
+    """
+    found = []
+    for threshold in THRESHOLDS:
+        error, settings = _best(detected(threshold), place, hidden, guess, DETECTED)
+        found.append((error, Detections(threshold, settings)))
+    return min(found, key=lambda pair: pair[0])[1]
+
+
+def _best(
+    told: Told, place: Floats, hidden: Bools, guess: Floats | None, noises: Sequence[float]
+) -> tuple[float, KalmanSettings]:
+    """(mean squared error, candidate)."""
     last = int(told.episode[min(TUNE_TICKS, len(told.episode)) - 1]) if len(told.episode) else 0
     part = told.episode <= last
     if part.sum() > 2 * TUNE_TICKS:  # one long episode
         part = np.arange(len(part)) < TUNE_TICKS
     few = Told(told.place[part], told.seen[part], told.episode[part], told.dt)
-    settings = candidates(few)
+    settings, true = candidates(few, noises), place[part]
     judged = hidden[part] if hidden[part].any() else np.ones(int(part.sum()), bool)
     paths, best = kalman(few, settings), (math.inf, settings.only(0))
     for fade in FADES if guess is not None else FADES[-1:]:
         found = paths if guess is None else faded(paths, few, guess[part], fade)
-        square = np.square(found - few.place).sum(-1)[:, judged]
+        square = np.square(found - true).sum(-1)[:, judged]
         square = square[:, np.isfinite(square).all(0)]
         if square.size:
             error = square.mean(1)
             at = int(error.argmin())
             if error[at] < best[0]:
                 best = (float(error[at]), replace(settings.only(at), fade=fade))
-    return best[1]
+    return best
 
 
 def filled(path: Floats, guess: Floats) -> Floats:
@@ -248,7 +283,11 @@ ABOUT: Mapping[str, str] = {
     "constant_velocity": f"the true velocity over the last {WINDOW} seen ticks, kept up",
     "kalman": "Kalman filter, constant velocity with decay, true places as its detections, fading into the "
     "mean place while nothing is seen",
+    "kalman_detections": "Kalman filter, constant velocity with decay, on what a detector finds in the "
+    "picture by colour against the background, the camera's geometry known; no truth, fading into the mean "
+    "place",
     "training_mean": "the mean of all true places",
     "carried": "the last seen place moved on by the true velocity of the belt",
+    "exact_bayes": "the exact Bayes filter: it knows dynamics, noises and masks; nobody can do better",
     "belt_informed": "the simulator's own tracker: the belt's true motion and the paddle's pushes",
 }

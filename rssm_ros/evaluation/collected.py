@@ -18,6 +18,7 @@ from rssm_ros.recordings import APPLIED, Event, Observation, Truth
 Array = npt.NDArray[Any]
 # + target: what only a simulator knows, in the robot's frame.
 VELOCITY = "velocity_"  # m/s, of what carries it
+EXACT = "exact_"  # the target's unit, where the exact Bayes filter has it
 PRIVILEGED = "privileged_"  # m, where a tracker has it that knows more than any observation tells
 
 
@@ -84,6 +85,11 @@ class CollectedRecording:
     def privileged(self) -> Mapping[str, Truth]:
         """Target name -> where a privileged tracker has it, where recorded."""
         return self._extra(PRIVILEGED)
+
+    @property
+    def exact(self) -> Mapping[str, Truth]:
+        """Target name -> where the exact Bayes filter has it, where recorded."""
+        return self._extra(EXACT)
 
     def _extra(self, prefix: str) -> dict[str, Truth]:
         values = {spec.name: self._arrays.get(prefix + spec.name) for spec in self.contract.targets}

@@ -4,7 +4,8 @@ import math
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ import numpy.typing as npt
 from rssm_ros import provenance
 from rssm_ros.contract import Contract
 from rssm_ros.evaluation import measures, scoring
+from rssm_ros.evaluation.detecting import Detector, calibrated
 from rssm_ros.evaluation.errors import EvaluationError
 from rssm_ros.evaluation.imposed import ImposedRecording
 from rssm_ros.evaluation.playing import UNOCCLUDED, How, Played
@@ -31,11 +33,12 @@ from rssm_ros.evaluation.statistics import Estimate
 from rssm_ros.evaluation.ticks import Ticks
 from rssm_ros.online.regions import regions_of
 from rssm_ros.online.session import Session
-from rssm_ros.recordings import Recording
+from rssm_ros.recordings import Recording, RecordingError
 
 Array = npt.NDArray[Any]
 Summing = Callable[[slice], dict[str, Any]]  # of some ticks: sums by which runs are compared
 # What a shipped bundle must reach.
+BAYES_RATIO = (0.0, 1.15)
 HIDDEN_RATIO, REACQUIRED, COVERED_90, CORRELATION = (0.0, 0.5), (0.0, 2.0), (0.88, 0.92), (-1.0, -0.7)
 LEFT_OUT = "left out: "  # begins the note on a recording that could not be used
 UNJUDGED = "nothing was both seen and hidden: no bound of a shipped bundle was asked for"
@@ -83,17 +86,31 @@ def evaluate(
     """
     if not found:
         raise EvaluationError("there is nothing to evaluate; give bags or folders of collected episodes")
+    priors: dict[str, scoring.Priors] = {}
+    unused: list[Unusable] = []
+    if validation:
+        how = replace(how, detectors=_detectors(session.bundle.contract, validation))
+        priors, unused = _priors(session, validation, how, workers)
     begun = time.monotonic()
     good, unusable = play_all(session, found, how, workers, watch)
     wall_s = time.monotonic() - begun
-    priors, unused = _priors(session, validation, how, workers) if validation else ({}, [])
     return summarise(session, good, how, priors, wall_s, check, [*unusable, *unused])
+
+
+def _detectors(contract: Contract, validation: Sequence[Source]) -> dict[str, Detector]:
+    """By target; none of one whose place in the picture nobody knows."""
+    recordings = []
+    for source in validation:
+        with suppress(RecordingError, EvaluationError):  # told when it is played
+            recordings.append(source.open(contract))
+    found = {spec.name: calibrated(contract, spec.name, recordings) for spec in contract.targets}
+    return {name: detector for name, detector in found.items() if detector is not None}
 
 
 def _priors(
     session: Session, validation: Sequence[Source], how: How, workers: int
 ) -> tuple[dict[str, scoring.Priors], list[Unusable]]:
-    quick = How(how.particles, how.seed, memoryless=False, open_loop_every=0)
+    quick = How(how.particles, how.seed, memoryless=False, open_loop_every=0, detectors=how.detectors)
     good, bad = play_all(session, validation, quick, workers)
     ticks, contract = joined([item for _, item in good]), session.bundle.contract
     targets = contract.targets
@@ -306,13 +323,16 @@ def _checks(targets: Mapping[str, TargetScore]) -> list[dict[str, Any]]:
     for name, score in targets.items():
         if score.ticks["hidden"] and score.ticks["visible"]:
             held = score.coverage.get("90", {})
-            figures = [
+            figures: list[tuple[str, Estimate | None, tuple[float, float]]] = [
                 ("hidden_to_best_classical", score.ratio_to_best_classical, HIDDEN_RATIO),
                 ("ticks_to_reacquire", score.ticks_to_reacquire, REACQUIRED),
                 ("coverage_90_visible", held.get("visible"), COVERED_90),
                 ("coverage_90_hidden", held.get("hidden"), COVERED_90),
                 ("log_std_visibility_corr", score.log_std_visibility_corr, CORRELATION),
             ]
+            if score.ratio_to_bayes is not None:  # what is possible is known: that is the measure
+                figures[0] = ("hidden_to_exact_bayes", score.ratio_to_bayes, BAYES_RATIO)
+                del figures[-1]  # how far the exact filter's own goes, `rssm evaluate-dot` tells
             return [_check(f"{name} {what}", figure, bounds) for what, figure, bounds in figures]
     return []
 

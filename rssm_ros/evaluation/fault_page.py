@@ -14,7 +14,7 @@ PICTURE = Path("images") / "faults.png"  # beside the folder of the page
 SCALES = {"m": (1000.0, "mm"), "rad": (1000.0, "mrad")}
 TITLES = {"online": "filter, online", "final": "filter, final", "latest": "latest frame wins"}
 REFUSED = ("too_old", "future", "unset", "duplicate", "superseded", "conflict", "shape", "encoding")
-SHOWN = ("late", "replayed", *REFUSED, "non_finite", "safe_assumed", "reset", "skipped")
+SHOWN = ("late", "replayed", "frozen", *REFUSED, "non_finite", "safe_assumed", "reset", "skipped")
 NOTICES = {"absent": "absence", "review": "surprise"}
 BLUE, LIGHT, ORANGE = "#1f6fb4", "#7fb2e0", "#e07b00"
 

@@ -7,7 +7,7 @@ the same recording when nothing is covered.
 import math
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from rssm_ros.contract import HIDDEN, Contract
 from rssm_ros.evaluation.classical import odometry_of
+from rssm_ros.evaluation.detecting import Detector
 from rssm_ros.evaluation.errors import EvaluationError
 from rssm_ros.evaluation.imposed import ImposedRecording, Imposition
 from rssm_ros.evaluation.open_loop import OpenLoop
@@ -45,6 +46,7 @@ class How:
     impose_seed: int = 0
     memoryless: bool = True
     open_loop_every: int = 10  # ticks from one start to the next; 0: never
+    detectors: Mapping[str, Detector] = field(default_factory=dict)  # by target
 
 
 @dataclass(frozen=True)
@@ -172,7 +174,7 @@ class _Player:
         odometry = next(
             (found for spec in self._contract.targets if (found := odometry_of(self._contract, spec))), None
         )
-        self._arrays = Arrays(session, self._known, how.seed, odometry, how.memoryless)
+        self._arrays = Arrays(session, self._known, how.seed, odometry, how.memoryless, how.detectors)
         self._rows: list[Row] = []
         self._parts: list[Ticks] = []
         self._row, self._episode, self.lost = 0, -1, 0
@@ -185,18 +187,22 @@ class _Player:
         recording, rate = self._recording, self._contract.rate
         # What only a simulator knows: beside a Recording's interface, where there is any.
         inner = recording.recording if isinstance(recording, ImposedRecording) else recording
-        velocity, privileged = (getattr(inner, name, {}) for name in ("velocity", "privileged"))
-        if inner is not recording:  # that tracker was told of pictures that are covered now
-            privileged = {}
+        velocity, privileged, exact = (
+            getattr(inner, name, {}) for name in ("velocity", "privileged", "exact")
+        )
+        if inner is not recording:  # those trackers were told of pictures that are covered now
+            privileged, exact = {}, {}
         # Nobody says how much of it can be seen: whenever a picture comes, all of it.
         unlabelled = {
             spec.name
             for spec in self._contract.targets
             if spec.visibility is None and not np.isfinite(truths[spec.name].visibilities()).any()
         }
-        extra = ({name: TruthByTick(t, rate) for name, t in kind.items()} for kind in (velocity, privileged))
-        moved, tracked = extra
-        return Known(truths, moved, tracked, unlabelled, unoccluded)
+        moved, tracked, filtered = (
+            {name: TruthByTick(truth, rate) for name, truth in kind.items()}
+            for kind in (velocity, privileged, exact)
+        )
+        return Known(truths, moved, tracked, filtered, unlabelled, unoccluded)
 
     @property
     def unlabelled(self) -> Collection[str]:

@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from rssm_ros.bundle import pattern
 from rssm_ros.contract import TargetSpec
+from rssm_ros.evaluation.detecting import Detector
 from rssm_ros.evaluation.replaying import Taken
 from rssm_ros.evaluation.ticks import TargetTicks, Ticks, TruthByTick
 from rssm_ros.online import noise
@@ -42,6 +43,7 @@ class Known:
     truth: Mapping[str, TruthByTick]
     velocity: Mapping[str, TruthByTick]  # of what carries it, in the robot's frame
     privileged: Mapping[str, TruthByTick]  # where a tracker has it that knows more than any observation tells
+    exact: Mapping[str, TruthByTick]  # where the exact Bayes filter has it
     unlabelled: Collection[str]  # nobody says how much of it can be seen: with every picture, all of it
     unoccluded: Collection[str]  # its truth is the same filter's run on uncovered pictures
 
@@ -60,7 +62,7 @@ class Arrays:
     """Turns rows into Ticks.
 
     odometry: (observation, indices of forward and turning speed), if there is any. memoryless: whether to ask
-    what every `MEMORYLESS_EVERY`th tick alone says.
+    what every `MEMORYLESS_EVERY`th tick alone says. detectors: by target.
     """
 
     session: Session
@@ -68,6 +70,7 @@ class Arrays:
     seed: int
     odometry: tuple[str, tuple[int, int]] | None
     memoryless: bool
+    detectors: Mapping[str, Detector]
 
     def of(self, rows: Sequence[Row]) -> Ticks:
         """T rows -> Ticks, open loops left out."""
@@ -122,8 +125,19 @@ class Arrays:
             memoryless=nothing if alone is None else alone,
             velocity=told(self.known.velocity),
             privileged=told(self.known.privileged),
+            exact=told(self.known.exact),
+            detected=self._detected(spec, rows),
             open_loop=np.full((len(rows), 0, spec.dim), np.nan, np.float32),
         )
+
+    def _detected(self, spec: TargetSpec, rows: Sequence[Row]) -> Array:
+        """[T, d + 1] where the detector has it in the picture that came, and how far it stands out."""
+        detected, detector = np.full((len(rows), spec.dim + 1), np.nan), self.detectors.get(spec.name)
+        for at, row in enumerate(rows if detector is not None else ()):
+            picture = row.taken.values.get(detector.camera) if detector is not None else None
+            if detector is not None and picture is not None:
+                detected[at, :-1], detected[at, -1] = detector.find(picture)
+        return detected
 
     def _memoryless(self, rows: Sequence[Row]) -> dict[str, Array]:
         """Target -> [T, d], what a tick's observations alone say of it; NaN at ticks that are not asked."""

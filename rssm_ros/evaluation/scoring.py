@@ -13,18 +13,19 @@ from rssm_ros.bundle import Bundle
 from rssm_ros.contract import Contract, TargetSpec
 from rssm_ros.evaluation import classical, measures
 from rssm_ros.evaluation.calibration import Depths, thresholds_of
-from rssm_ros.evaluation.classical import ABOUT, KalmanSettings, Told
+from rssm_ros.evaluation.classical import ABOUT, Detections, KalmanSettings, Told
 from rssm_ros.evaluation.rows import MEMORYLESS_EVERY
 from rssm_ros.evaluation.scorecard import Baseline, Errors, Surprise, TargetScore
 from rssm_ros.evaluation.statistics import Estimate
 from rssm_ros.evaluation.ticks import TargetTicks, Ticks
 from rssm_ros.online.baselines import EgoMotion, climatology
 from rssm_ros.online.regions import RegionMap, age_class
-from rssm_ros.online.surprise import REVIEW_AFTER, Review, surprised_for
+from rssm_ros.online.surprise import Review, calibrated_after, surprised_for
 
 Array = npt.NDArray[Any]
 Floats = npt.NDArray[np.float64]
 PRIVILEGED = ("belt_informed", "carried")  # the first that there is
+EXACT_BAYES = "exact_bayes"
 HINDSIGHT = "tuned in hindsight on these very ticks, which favours it"
 
 
@@ -34,6 +35,7 @@ class Priors:
 
     mean: Floats  # [d] its mean position
     kalman: KalmanSettings
+    detections: Detections | None = None  # where there is a detector
 
 
 @dataclass(frozen=True)
@@ -61,6 +63,12 @@ class Judged:
         """What the trackers are told."""
         seen = self.masks["visible"] | self.masks["partly"]
         return Told(self.place, seen, self.episode, self.dt)
+
+    def detected(self, threshold: float) -> Told:
+        """What a detector tells them, of all that stands out by so many nats a pixel."""
+        place, nats = self.data.detected[:, :-1], self.data.detected[:, -1]
+        place = self.rest.to_rest(place) if place.shape[1] == 2 else place
+        return Told(place, np.asarray(nats >= threshold), self.episode, self.dt)
 
 
 def judged(contract: Contract, spec: TargetSpec, ticks: Ticks) -> Judged:
@@ -95,7 +103,10 @@ def priors_of(item: Judged) -> Priors:
     """What the trackers could have learnt from these ticks."""
     guess = climatology(item.data.truth)
     at_rest = _resting_guess(item, guess)
-    return Priors(guess, classical.tuned(item.told, item.masks["hidden"], at_rest))
+    hidden, detections = item.masks["hidden"], None
+    if np.isfinite(item.data.detected).any():
+        detections = classical.tuned_detections(item.detected, item.place, hidden, at_rest)
+    return Priors(guess, classical.tuned(item.told, hidden, at_rest), detections)
 
 
 def _resting_guess(item: Judged, guess: Floats) -> Floats:
@@ -113,10 +124,16 @@ def trackers(item: Judged, priors: Priors | None) -> dict[str, tuple[Floats, str
     found = {
         "hold_last": _from_rest(item, classical.hold_last(told)),
         "constant_velocity": _from_rest(item, classical.constant_velocity(told)),
-        "kalman": _from_rest(item, _kalman(item, own)),
+        "kalman": _from_rest(item, _kalman(item, told, own.kalman, guess)),
         "training_mean": np.tile(guess, (len(item.episode), 1)),
     }
     notes = {"kalman": f"{ABOUT['kalman']}; {source}: {own.kalman.told(item.spec.unit)}"}
+    if own.detections is not None:
+        seen, settings = item.detected(own.detections.threshold), own.detections.kalman
+        found["kalman_detections"] = _from_rest(item, _kalman(item, seen, settings, guess))
+        notes["kalman_detections"] = f"{ABOUT['kalman_detections']}; {source}: " + own.detections.told(
+            item.spec.unit
+        )
     notes["training_mean"] = f"{ABOUT['training_mean']} " + (
         "of these very ticks, in hindsight" if priors is None else "of the validation data"
     )
@@ -134,12 +151,14 @@ def trackers(item: Judged, priors: Priors | None) -> dict[str, tuple[Floats, str
     if np.isfinite(item.data.privileged).any():
         path = classical.filled(item.data.privileged, guess)
         table["belt_informed"] = (path, "privileged", ABOUT["belt_informed"])
+    if np.isfinite(item.data.exact).any():
+        table[EXACT_BAYES] = (classical.filled(item.data.exact, guess), "exact", ABOUT[EXACT_BAYES])
     return table
 
 
-def _kalman(item: Judged, priors: Priors) -> Floats:
-    path, guess = classical.kalman(item.told, priors.kalman)[0], _resting_guess(item, priors.mean)
-    return classical.faded(path, item.told, guess, priors.kalman.fade)
+def _kalman(item: Judged, told: Told, settings: KalmanSettings, guess: Floats) -> Floats:
+    path = classical.kalman(told, settings)[0]
+    return classical.faded(path, told, _resting_guess(item, guess), settings.fade)
 
 
 def errors_of(item: Judged, mean: Floats) -> Errors:
@@ -205,6 +224,7 @@ def score_target(
         best_classical=best,
         ratio_to_best_classical=against(best),
         ratio_to_privileged=against(next((name for name in PRIVILEGED if name in table), None)),
+        ratio_to_bayes=against(EXACT_BAYES),
     )
 
 
@@ -261,7 +281,7 @@ def open_loop(item: Judged) -> dict[str, Estimate]:
 def surprise_of(ticks: Ticks, bundle: Bundle) -> tuple[Surprise, Floats, Array]:
     """The surprise, each tick's threshold [T], and where review events begin [T]."""
     thresholds = bundle.thresholds.get("surprise", {})
-    after = int(bundle.calibration.get("report", {}).get("false_alarms", {}).get("after", REVIEW_AFTER))
+    after = calibrated_after(bundle.calibration)
     limits = np.array([thresholds.get(str(name), math.nan) for name in ticks.pattern], np.float64)
     begins, events = np.zeros(len(ticks), bool), []
     watch, streak, episode = Review(after), 0, -1

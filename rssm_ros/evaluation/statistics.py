@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -44,7 +45,7 @@ def estimate(
     count = len(arrays[0])
     if count == 0 or any(array.shape != (count,) for array in arrays):
         raise ValueError(f"expected arrays of one number per seed, got {[array.shape for array in arrays]}")
-    chosen = np.random.default_rng(seed).integers(count, size=(draws, count))  # [draws, S]
+    chosen = _drawn(seed, draws, count)
     with np.errstate(divide="ignore", invalid="ignore"):
         value = float(statistic(*arrays))
         resampled = np.asarray(statistic(*(array[chosen] for array in arrays)), np.float64)
@@ -53,6 +54,12 @@ def estimate(
         return Estimate(value, math.nan, math.nan)
     low, high = np.percentile(resampled, [2.5, 97.5])
     return Estimate(value, float(low), float(high))
+
+
+@lru_cache(maxsize=8)  # a scorecard draws the same for each of its hundreds of figures
+def _drawn(seed: int, draws: int, count: int) -> npt.NDArray[np.int64]:
+    """[draws, S] which seeds, with replacement."""
+    return np.random.default_rng(seed).integers(count, size=(draws, count))
 
 
 def ratio(numerator: Vector, denominator: Vector) -> Vector:

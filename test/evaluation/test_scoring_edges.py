@@ -28,6 +28,8 @@ def ticks_of(visibility, error, ahead=None):
         memoryless=nothing,
         velocity=nothing,
         privileged=nothing,
+        exact=nothing,
+        detected=np.full((t, d + 1), np.nan),
         open_loop=truth[:, None] + np.stack([ahead, 0 * ahead], -1),
     )
     return Ticks(
