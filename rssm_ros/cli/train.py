@@ -12,28 +12,12 @@ if TYPE_CHECKING:
     from rssm_ros.training.options import Options, Scales
 
 KINDS = ("reconstruction", "barlow", "infonce")
-GIVEN: tuple[str, ...] = (
-    "minutes",
-    "steps",
-    "imagination_fraction",
-    "rate",
-    "batch",
-    "length",
-    "seed",
-    "threads",
+GIVEN = (  # options that the command line can say
+    *("minutes", "steps", "imagination_fraction", "rate", "batch", "length", "seed", "threads"),
+    *("free_nats", "posterior", "latent", "representation", "target_beta"),
+    *("replay_latents", "compile", "wandb"),
+    *("checkpoint_minutes", "validate_minutes", "checkpoint_steps", "validate_steps"),
 )
-GIVEN += (
-    "free_nats",
-    "posterior",
-    "latent",
-    "representation",
-    "target_beta",
-    "replay_latents",
-    "compile",
-    "wandb",
-)
-GIVEN += ("checkpoint_minutes", "validate_minutes", "checkpoint_steps", "validate_steps")
-ZERO = ("seed", "imagination_fraction", "free_nats", "target_beta")  # that may be 0
 
 
 def add_parser(subparsers: Any) -> None:
@@ -143,7 +127,7 @@ def _options(arguments: argparse.Namespace) -> "Options":
     from rssm_ros.training.options import Options, options
 
     if arguments.resume and checkpoint.steps(arguments.out):
-        chosen = Options.from_dict(checkpoint.read_state(arguments.out)["options"])
+        chosen = Options.from_dict(checkpoint.read_state(arguments.out).get("options", {}))
         if arguments.preset not in (None, chosen.preset):
             raise TrainingError(
                 f"--resume: --preset {arguments.preset} differs from the checkpoint's, {chosen.preset}; "
@@ -152,9 +136,8 @@ def _options(arguments: argparse.Namespace) -> "Options":
     else:
         chosen = options(arguments.preset or "manipulator")
     given = {name: getattr(arguments, name) for name in GIVEN if getattr(arguments, name) is not None}
-    for name, value in given.items():
-        if not isinstance(value, str) and (value < 0 or (value == 0 and name not in ZERO)):
-            raise TrainingError(f"--{name.replace('_', '-')} {value} is out of range, expected more than 0")
+    if "minutes" in given and "steps" not in given:
+        given["steps"] = None  # who goes on with a budget of minutes means these
     return replace(chosen, **given, scales=_scales(chosen.scales, arguments.scale or ()))
 
 

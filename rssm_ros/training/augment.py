@@ -10,6 +10,8 @@ import torch
 from rssm_ros.training.replay import Batch
 from rssm_ros.world_model import Signals
 
+DOMAIN = 1  # of the counter: other streams than those that draw a row's slices (`replay`)
+
 
 @dataclass(frozen=True)
 class Augmentation:
@@ -40,7 +42,7 @@ def augment(
     for name, _ in signals.images:
         result[f"seen_{name}"] = batch[name].clone()
     for row in range(rows):
-        counter = [0, 0, first_row + row, step]
+        counter = [0, DOMAIN, first_row + row, step]
         _augment_row(
             result,
             row,

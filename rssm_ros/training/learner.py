@@ -17,11 +17,11 @@ from rssm_ros.behavior.losses import imagination_losses, replay_value_loss
 from rssm_ros.contract import HIDDEN, Contract
 from rssm_ros.training.distributed import Chosen, World
 from rssm_ros.training.options import Options
-from rssm_ros.training.overshooting import overshoot
+from rssm_ros.training.overshooting import Ahead, overshoot
 from rssm_ros.training.replay import Batch
 from rssm_ros.world_model import Beliefs, Signals, Sizes, State, WorldModel, losses
 from rssm_ros.world_model.ensemble import Ensemble
-from rssm_ros.world_model.heads import TargetHead, continue_target
+from rssm_ros.world_model.heads import MINIMUM_STD, TargetHead, continue_target
 from rssm_ros.world_model.latents import Latent
 from rssm_ros.world_model.layers import MLP, Linear, wide
 from rssm_ros.world_model.representation import Representation
@@ -42,9 +42,9 @@ class Perception(nn.Module):
         self.out = Linear(units, 2 * length, 0.1)
 
     def loss(self, tokens: Tensor, goal: Tensor) -> Tensor:
-        """tokens [..., E], normalised label [..., d] -> [...], weighted as in `losses.target_loss`."""
+        """tokens [..., E], normalised label [..., d] -> [...]; as `losses.target_loss` with beta 0.5."""
         mean, raw = wide(self.out(self.mlp(tokens))).chunk(2, -1)
-        std = F.softplus(raw) + 0.02
+        std = F.softplus(raw) + MINIMUM_STD
         log_normal = -0.5 * ((goal - mean) / std).square() - torch.log(std)
         loss: Tensor = -(std.detach() * log_normal).sum(-1)
         return loss
@@ -136,14 +136,26 @@ class Learner(nn.Module):
                 beliefs.features, batch["action"], beliefs.posterior, batch["is_first"]
             )
             add("ensemble", scales.ensemble, surprise.mean())
+        ahead = None
+        if scales.overshoot and len(wm.target_heads):
+            ahead = overshoot(
+                wm,
+                beliefs,
+                batch["action"],
+                batch["is_first"],
+                self.options.overshoot_horizon,
+                self.options.overshoot_starts,
+                self.world,
+                noise,
+            )
         # The recurrence stays in float32; everything that is one large product over the batch need not.
         with torch.autocast(noise.device.type, torch.bfloat16, enabled=self.options.autocast):
             self._representation(beliefs.features, tokens, presence, add)
             self._reconstruction(batch, beliefs.features, noise, add)
             self._task(batch, beliefs.features, add)
             self._targets(batch, beliefs, prior_features, tokens, presence, noise, add)
-            if scales.overshoot:
-                self._overshoot(batch, beliefs, noise, add)
+            if ahead is not None:
+                self._ahead(batch, ahead, add)
             if scales.imitation:
                 self._imitation(batch, prior_features, add)
         if imagine:
@@ -253,19 +265,9 @@ class Learner(nn.Module):
                 read = losses.masked_mean(reader.loss(tokens[image], goal), seen)
                 add(f"perception_{name}", scales.perception, read / share)
 
-    def _overshoot(self, batch: Batch, beliefs: Beliefs, noise: torch.Generator, add: Add) -> None:
+    def _ahead(self, batch: Batch, ahead: Ahead, add: Add) -> None:
         """What prediction alone says of targets, several ticks after the last belief."""
         opt, wm = self.options, self.world_model
-        ahead = overshoot(
-            wm,
-            beliefs,
-            batch["action"],
-            batch["is_first"],
-            opt.overshoot_horizon,
-            opt.overshoot_starts,
-            self.world,
-            noise,
-        )
         for name, module in wm.target_heads.items():
             assert isinstance(module, TargetHead)
             label = batch[f"target_{name}"].flatten(0, 1)[ahead.places]

@@ -36,6 +36,34 @@ class Scales:
     ensemble: float = 0.0  # 0: no ensemble of one-step predictors
 
 
+_MOST = 1e9  # of what has no bound of its own; infinity is no number of minutes
+_TINY = 1e-12  # more than 0
+RANGES: dict[str, tuple[float, float]] = {
+    "batch": (1, _MOST),
+    "length": (2, _MOST),
+    "chunks": (1, _MOST),
+    "seed": (0, 2**31 - 1),  # it shares 63 bits with the number of the update
+    "minutes": (_TINY, _MOST),
+    "steps": (1, _MOST),
+    "rate": (_TINY, 1.0),
+    "warmup": (0, _MOST),
+    "free_nats": (0.0, _MOST),
+    "particles": (1, _MOST),
+    "target_beta": (0.0, 1.0),
+    "overshoot_starts": (1, _MOST),
+    "decode_stride": (1, _MOST),
+    "imagination_fraction": (0.0, 1.0),
+    "horizon": (1, _MOST),
+    "starts": (1, _MOST),
+    "checkpoint_minutes": (_TINY, _MOST),
+    "validate_minutes": (_TINY, _MOST),
+    "checkpoint_steps": (1, _MOST),
+    "validate_steps": (1, _MOST),
+    "log_every": (1, _MOST),
+    "threads": (1, _MOST),
+}
+
+
 @dataclass(frozen=True)
 class Options:
     """One training run."""
@@ -84,6 +112,15 @@ class Options:
         for name, known in (("representation", KINDS), ("free_nats_of", ("tick", "batch"))):
             if getattr(self, name) not in known:
                 raise TrainingError(f"options: {name} is {getattr(self, name)!r}, expected one of {known}")
+        for name, (least, most) in RANGES.items():
+            value = getattr(self, name)
+            if value is not None and not least <= value <= most:
+                raise TrainingError(f"options: {name} is {value}, expected {least:g} to {most:g}")
+        if self.length < self.decode_stride:
+            raise TrainingError(
+                f"options: length is {self.length}, expected at least decode_stride, {self.decode_stride}"
+            )
+        self.sizes()  # says itself what is wrong with them
         if self.scales.overshoot and not 0 < self.overshoot_horizon < self.length:
             raise TrainingError(
                 f"options: overshoot_horizon is {self.overshoot_horizon}, but sequences of {self.length} "
@@ -105,8 +142,11 @@ class Options:
         if unknown:
             raise TrainingError(f"options: unknown keys {unknown}")
         values = dict(data)
-        values["scales"] = Scales(**values.get("scales", {}))
-        values["augmentation"] = Augmentation(**values.get("augmentation", {}))
+        for name, kind in (("scales", Scales), ("augmentation", Augmentation)):
+            try:
+                values[name] = kind(**values.get(name, {}))
+            except TypeError as error:
+                raise TrainingError(f"options: {name} of another version ({error})") from error
         return Options(**values)
 
 
@@ -161,6 +201,10 @@ _KNOWN = {o.preset: o for o in (_SHORT, _DEBUG, _DOT, _PLANET, _DREAMER_V1, _DRE
 
 
 def options(preset: str) -> Options:
-    """The options that go with a preset: DreamerV3's, except where a preset is of another generation or made
-    for a short CPU run."""
+    """The options that go with a preset: made for a short CPU run, or those of another generation.
+
+    The others train the world model as DreamerV3 does. What it leaves to a benchmark is chosen for robots:
+    imitation of the recorded expert, and imagination late, shorter (10 ticks) and from fewer starts (256),
+    where the critic does not learn on replay.
+    """
     return _KNOWN.get(preset, Options(preset=preset))

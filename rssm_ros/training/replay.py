@@ -205,10 +205,20 @@ def _read(data: Any, name: str, column: Column, length: int, file: Path) -> Tens
         raise TrainingError(f"{file}: {name} is truncated or corrupt ({error}); delete the file") from error
     if array.shape != (length, *column.shape):
         raise TrainingError(f"{file}: {name} has shape {array.shape}, expected {(length, *column.shape)}")
+    if not np.can_cast(array.dtype, _kind(column), "same_kind"):
+        raise TrainingError(
+            f"{file}: {name} holds {array.dtype}, expected {_kind(column)}, as which it would lose what it "
+            "says (a picture of 0..1 would be black)"
+        )
     if name in FINITE and not np.isfinite(array).all():
         tick = int(np.argwhere(~np.isfinite(array))[0][0])
         raise TrainingError(f"{file}: {name} is not a finite number at tick {tick}; delete the file")
     return torch.from_numpy(np.ascontiguousarray(array)).to(column.dtype)
+
+
+def _kind(column: Column) -> np.dtype[Any]:
+    """The array type that a column is stored as."""
+    return torch.empty(0, dtype=column.dtype).numpy().dtype
 
 
 Batch = dict[str, Tensor]
@@ -284,4 +294,8 @@ class Replay:
             )
         known = values[labelled]
         hidden = values[labelled & (visibility <= HIDDEN)]
-        return known.mean(0), known.std(0).clamp(min=1e-3), (hidden if len(hidden) else known).mean(0)
+        return (
+            known.mean(0),
+            known.std(0, unbiased=False).clamp(min=1e-3),
+            (hidden if len(hidden) else known).mean(0),
+        )

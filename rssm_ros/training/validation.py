@@ -88,10 +88,10 @@ def validate(
         kls.append(kl.reshape(count, particles, -1).mean(1))
         for name, image in wm.decode(beliefs.features[::particles, ::8]).items():
             error = losses.image_loss(image.cpu(), data[name][:, part][:, ::8])
-            images.append(error[presence[name][:, part][:, ::8]].mean())
+            images.append(error[presence[name][:, part][:, ::8]])
     figures = {
         "kl": float(torch.cat(kls, 1).mean()),
-        "image": float(torch.stack(images).mean()) if images else 0.0,
+        "image": float(torch.cat(images).mean()) if any(len(errors) for errors in images) else 0.0,
     }
     figures |= _surprise(torch.cat(kls, 1), presence, data["is_first"])
     figures |= _imitation(torch.cat(acts, 1), data)

@@ -16,7 +16,13 @@ DRIFT = 1.5  # how far above its best the KL must have risen
 DROWNED = 0.95  # share of the weighted losses from which the image's is called too loud
 DEFAULT = Scales()
 IMPROVED = 0.02  # what the reward's loss must have come down by to be learning at all
-SEPARATE = ("image", "vector", "reward", "continue", "dyn", "rep", "target", "imitation")
+# The weight of every term but imagination's, which are of another size: by the first word of its name.
+WEIGHTS = {
+    name: name
+    for name in ("image", "vector", "reward", "dyn", "rep", "target", "perception", "imitation", "ensemble")
+}
+WEIGHTS |= {"continue": "continue_", "barlow": "representation", "infonce": "representation"}
+OF_TARGETS = {"prior": "target_prior", "ahead": "overshoot"}  # and by the last word of theirs
 
 
 def posterior_collapse(windows: Sequence[Window], scales: Scales = DEFAULT) -> str | None:
@@ -66,6 +72,8 @@ def image_drowns(windows: Sequence[Window], scales: Scales) -> str | None:
     """The image's reconstruction is nearly all of the loss and the reward's does not come down."""
     if len(windows) < 2 * PATIENCE or not scales.reward:  # a reward of weight 0 is not learned at all
         return None
+    if any(name.startswith(("barlow", "infonce")) for name in windows[-1]):  # the decoder only looks on
+        return None
     shares = [image_share(window, scales) for window in windows[-PATIENCE:]]
     early, late = _mean(windows[:PATIENCE], "reward"), _mean(windows[-PATIENCE:], "reward")
     if min(shares) < DROWNED or late <= (1.0 - IMPROVED) * early:
@@ -84,7 +92,7 @@ def _less(name: str, scale: float, part: float = 0.5) -> str:
 
 def image_share(window: Window, scales: Scales) -> float:
     """Share of the image's weighted losses in those of all terms, 0..1."""
-    parts = dict.fromkeys(SEPARATE, 0.0)
+    parts = dict.fromkeys(WEIGHTS, 0.0)
     for name, value in window.items():
         kind = name.split("_")[0]
         if kind in parts:
@@ -94,9 +102,10 @@ def image_share(window: Window, scales: Scales) -> float:
 
 
 def _scale(name: str, kind: str, scales: Scales) -> float:
-    if kind == "target" and name.endswith("_prior"):
-        return scales.target_prior
-    scale: float = getattr(scales, {"continue": "continue_"}.get(kind, kind))
+    weight = WEIGHTS[kind]
+    if kind == "target":
+        weight = OF_TARGETS.get(name.rsplit("_", 1)[-1], weight)
+    scale: float = getattr(scales, weight)
     return scale
 
 

@@ -130,9 +130,11 @@ class Gaussian:
         mean, std = prior.detach().unbind(-1)
         measured, raw = wide(experts).chunk(2, -1)  # [..., M, S] each
         precision = (discount.unsqueeze(-1) * F.softplus(raw)).clamp(max=MINIMUM_STD**-2)
-        precision = torch.where(presence.unsqueeze(-1), precision, precision.new_zeros(()))
-        shrink = 1.0 + std.square() * precision.sum(-2)
-        pull = (precision * (measured - mean.unsqueeze(-2))).sum(-2)
+        pulls = precision * (measured - mean.unsqueeze(-2))
+        # Chosen, never multiplied by a flag: what an absent expert says may be a NaN.
+        here, none = presence.unsqueeze(-1), precision.new_zeros(())
+        shrink = 1.0 + std.square() * torch.where(here, precision, none).sum(-2)
+        pull = torch.where(here, pulls, none).sum(-2)
         return torch.stack([mean + std.square() * pull / shrink, std / torch.sqrt(shrink)], -1)
 
 

@@ -107,9 +107,11 @@ class RMSNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """[..., size] -> [..., size], same dtype."""
-        full = wide(x)
-        full = full * torch.rsqrt(full.square().mean(-1, keepdim=True) + NORM_EPSILON) * self.scale
-        return full.to(x.dtype)
+        return self.scaled(wide(x)).to(x.dtype)
+
+    def scaled(self, full: Tensor) -> Tensor:
+        """The formula itself, in the precision that comes."""
+        return full * torch.rsqrt(full.square().mean(-1, keepdim=True) + NORM_EPSILON) * self.scale
 
 
 class NormSiLU(RMSNorm):
@@ -123,8 +125,7 @@ class NormSiLU(RMSNorm):
         if learning and alike and not _staged():
             result: Tensor = _NormSiLU.apply(full, self.scale)  # type: ignore[no-untyped-call]
             return result.to(x.dtype)
-        full = full * torch.rsqrt(full.square().mean(-1, keepdim=True) + NORM_EPSILON) * self.scale
-        return F.silu(full).to(x.dtype)
+        return F.silu(self.scaled(full)).to(x.dtype)
 
 
 class _NormSiLU(torch.autograd.Function):

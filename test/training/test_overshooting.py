@@ -94,9 +94,17 @@ def test_unlabelled_and_crossing_predictions_count_for_nothing():
         batch = {"action": torch.zeros(ROWS, TICKS, SIGNALS.action_dim), "is_first": first}
         batch |= {f"target_{name}": label for name, _ in SIGNALS.targets}
         found: dict[str, float] = {}
-        learner._overshoot(
-            batch, beliefs, torch.Generator().manual_seed(0), lambda n, _, v: found.update({n: v.item()})
+        ahead = overshoot(
+            learner.world_model,
+            beliefs,
+            batch["action"],
+            first,
+            HORIZON,
+            100,
+            World(),
+            torch.Generator().manual_seed(0),
         )
+        learner._ahead(batch, ahead, lambda n, _, v: found.update({n: v.item()}))
         assert set(found) == {f"target_{name}_ahead" for name, _ in SIGNALS.targets}
         return found["target_package_ahead"]
 

@@ -135,12 +135,25 @@ def changed(directory, **arrays):
         ({"reward": np.full(20, np.inf)}, "reward is not a finite number at tick 0"),
         ({"action": np.full((20, 6), np.nan)}, "action is not a finite number at tick 0"),
         ({"action": np.zeros((19, 6))}, r"action has shape \(19, 6\), expected \(20, 6\)"),
+        (
+            {"camera": np.zeros((20, 64, 64, 3))},
+            "camera holds float64, expected uint8, .* 0..1 would be black",
+        ),
     ],
-    ids=["no start", "too short", "reward", "action", "another length"],
+    ids=["no start", "too short", "reward", "action", "another length", "a picture of 0..1"],
 )
 def test_an_episode_that_cannot_be_is_refused(tmp_path, arrays, words):
     with pytest.raises(TrainingError, match=rf"episode-00000000-synthetic\.npz: {words}"):
         open_storage(changed(synthetic.write(tmp_path / "d", 2, 20), **arrays), SIGNALS)
+
+
+def test_one_labelled_tick_has_a_place_and_the_least_spread(tmp_path):
+    label = np.full((20, 2), np.nan, np.float32)
+    label[7] = 0.25, 0.5
+    store = open_storage(changed(synthetic.write(tmp_path / "d", 1, 20), target_package=label), SIGNALS)
+    mean, spread, hidden = Replay([store], 2, 4, 1, 0).target_statistics("package")
+    assert mean.tolist() == hidden.tolist() == [0.25, 0.5]
+    assert spread.tolist() == pytest.approx([1e-3, 1e-3])
 
 
 def test_an_array_that_is_damaged_inside_is_refused(tmp_path):

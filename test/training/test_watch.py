@@ -65,6 +65,8 @@ def test_an_image_that_is_all_of_the_loss_while_the_reward_learns_nothing():
     assert image_drowns(learning, SCALES) is None
     assert image_drowns(windows([2.0] * 12, image=5.0), SCALES) is None
     assert image_drowns(drowned, Scales(image=0.001)) is None
+    looking_on = [{**window, "barlow_camera": 1.0} for window in drowned]
+    assert image_drowns(looking_on, SCALES) is None  # no gradient of the decoder's reaches the model
 
 
 def test_what_an_alarm_advises_is_an_option_of_the_command():
@@ -89,10 +91,14 @@ def test_shares_are_weighted():
         "continue": 1.0,
         "target_x": 2.0,
         "target_x_prior": 4.0,
+        "target_x_ahead": 8.0,
+        "perception_x": 3.0,
         "kl": 99.0,
     }
-    scales = Scales(image=0.5, reward=1.0, continue_=1.0, target=1.0, target_prior=0.5)
-    assert image_share(window, scales) == 5.0 / (5.0 + 2.0 + 1.0 + 2.0 + 2.0)
+    scales = Scales(
+        image=0.5, reward=1.0, continue_=1.0, target=1.0, target_prior=0.5, overshoot=0.25, perception=2.0
+    )
+    assert image_share(window, scales) == 5.0 / (5.0 + 2.0 + 1.0 + 2.0 + 2.0 + 2.0 + 6.0)
     assert image_share({"loss": 3.0}, scales) == 0.0
 
 
