@@ -17,8 +17,11 @@ source scripts/steps.sh
 what_is() { # KIND: the options that make it
     case $1 in
         concat | product) echo "--posterior $1" ;;
-        barlow | infonce) echo "--posterior concat --representation $1" ;;
-        *) echo "unknown kind $1: concat, product, barlow or infonce" >&2 && exit 2 ;;
+        concat0 | product0) echo "--posterior ${1%0} --free-nats 0" ;;
+        # Perception would teach the encoder in their place; --representation reconstruction beside them is `concat-alone`.
+        concat-alone) echo "--posterior concat --scale perception=0" ;;
+        barlow | infonce) echo "--posterior concat --representation $1 --scale perception=0" ;;
+        *) echo "unknown kind $1: concat, product, either followed by 0 (no free nats), barlow or infonce" >&2 && exit 2 ;;
     esac
 }
 score() { # NAME: its checks are told, and stop nothing
@@ -35,7 +38,7 @@ score() { # NAME: its checks are told, and stop nothing
 for seed in ${SEEDS:-0 1 2}; do
     for kind in ${KINDS:-concat product}; do
         # shellcheck disable=SC2046 # the options are words
-        train "$kind-$seed" 0 --steps "${UPDATES:-2500}" --seed "$seed" --data "$folder/data/train" $(what_is "$kind")
+        train "$kind-$seed" 600 --steps "${UPDATES:-2500}" --seed "$seed" --data "$folder/data/train" $(what_is "$kind")
         bundle "$kind-$seed"
         score "$kind-$seed"
     done

@@ -121,8 +121,8 @@ class Learner(nn.Module):
         draw = partial(_draw, latent, ticks, noise)
         shock = self.world.draw(draw, rows)
         beliefs = wm.filter(evidence, batch["action"], batch["is_first"], shock, state)
-        ahead = latent.sample(beliefs.prior, self.world.draw(draw, rows))
-        prior_features = State(beliefs.deter, ahead).features
+        predicted = latent.sample(beliefs.prior, self.world.draw(draw, rows))
+        prior_features = State(beliefs.deter, predicted).features
         weighted: list[tuple[float, Tensor]] = []
         terms: Terms = {}
 
