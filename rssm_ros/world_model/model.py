@@ -77,6 +77,14 @@ class WorldModel(nn.Module):
         """
         if name not in self.encoders:
             raise WorldModelError(f"no modality {name!r}, expected one of {list(self.encoders)}")
+        images, vectors = dict(self.signals.images), dict(self.signals.vectors)
+        shape = images[name] if name in images else (vectors[name],)
+        kind = raw.dtype == torch.uint8 if name in images else raw.is_floating_point()
+        if tuple(raw.shape[-len(shape) :]) != shape or not kind:
+            raise WorldModelError(
+                f"{name}: {str(raw.dtype).removeprefix('torch.')} {list(raw.shape)}, expected "
+                f"{'uint8' if name in images else 'float'} [..., {', '.join(map(str, shape))}]"
+            )
         result: Tensor = self.encoders[name](raw)
         return result
 
@@ -91,15 +99,24 @@ class WorldModel(nn.Module):
     ) -> tuple[State, Tensor, Tensor]:
         """Predict and correct: action [B, A], is_first [B], noise [B, S] -> state, prior, posterior [B, S,
         P]."""
+        self._check_rows(state, action, noise)
         deter, prior = self.rssm.predict(state.deter, state.stoch, action, is_first)
         posterior = self.rssm.correct(deter, prior, tokens, presence)
         return State(deter, self.rssm.latent.sample(posterior, noise)), prior, posterior
 
     def imagine_step(self, state: State, action: Tensor, noise: Tensor) -> tuple[State, Tensor]:
         """Predict only: action [B, A], noise [B, S] -> state (sampled from the prior), prior [B, S, P]."""
+        self._check_rows(state, action, noise)
         never = torch.zeros(action.shape[0], dtype=torch.bool, device=action.device)
         deter, prior = self.rssm.predict(state.deter, state.stoch, action, never)
         return State(deter, self.rssm.latent.sample(prior, noise)), prior
+
+    def _check_rows(self, state: State, action: Tensor, noise: Tensor) -> None:
+        rows = len(state.deter)
+        assert state.deter.shape == (rows, self.sizes.deter), state.deter.shape
+        assert state.stoch.shape == (rows, self.sizes.stoch, self.sizes.classes), state.stoch.shape
+        assert action.shape == (rows, self.signals.action_dim), action.shape
+        assert noise.shape == (rows, self.sizes.stoch), noise.shape
 
     # Sequences --------------------------------------------------------------------------------------------
 
@@ -168,6 +185,7 @@ class WorldModel(nn.Module):
 
     def imagine(self, state: State, actions: Tensor, noise: Tensor) -> State:
         """Open loop: actions [B, H, A], noise [B, H, S] -> State of [B, H, D] and [B, H, S, K]."""
+        assert noise.shape[:2] == actions.shape[:2], (noise.shape, actions.shape)
         states = []
         for t in range(actions.shape[1]):
             state, _ = self.imagine_step(state, actions[:, t], noise[:, t])
