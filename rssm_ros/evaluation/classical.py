@@ -21,6 +21,7 @@ WINDOW = 5  # ticks over which constant velocity is measured
 FADES = (0.5, 1.0, 2.0, 4.0, 8.0, math.inf)  # s
 TUNE_TICKS = 20_000  # the most that the Kalman filter is tuned on
 EXACT, DETECTED = (1e-3, 0.1, 10.0), (0.1, 1.0, 10.0)  # noise of measurements, in squared steps of the target
+AS_GOOD = 1.02  # x the least hidden error
 THRESHOLDS = (-0.5, 0.0, 0.5, 1.0, 1.5, 2.0)  # nats a pixel from which on a detection counts
 
 
@@ -49,6 +50,10 @@ class Told:
     def known(self) -> Bools:
         """[T] seen, and there."""
         return self.seen & np.isfinite(self.place).all(-1)
+
+    def only(self, part: Bools) -> "Told":
+        """Some of the ticks."""
+        return Told(self.place[part], self.seen[part], self.episode[part], self.dt)
 
 
 def hold_last(told: Told) -> Floats:
@@ -220,7 +225,20 @@ def tuned(told: Told, hidden: Bools, guess: Floats | None = None) -> KalmanSetti
 
     guess: [T, d] what it may fade into.
     """
-    return _best(told, told.place, hidden, guess, EXACT)[1]
+    part = _part(told)
+    few, judged = told.only(part), hidden[part] if hidden[part].any() else np.ones(int(part.sum()), bool)
+    settings, best = candidates(few), (math.inf, candidates(few).only(0))
+    paths = kalman(few, settings)
+    for fade in FADES if guess is not None else FADES[-1:]:
+        found = paths if guess is None else faded(paths, few, guess[part], fade)
+        square = np.square(found - few.place).sum(-1)[:, judged]
+        square = square[:, np.isfinite(square).all(0)]
+        if square.size:
+            error = square.mean(1)
+            at = int(error.argmin())
+            if error[at] < best[0]:
+                best = (float(error[at]), replace(settings.only(at), fade=fade))
+    return best[1]
 
 
 @dataclass(frozen=True)
@@ -236,41 +254,44 @@ class Detections:
 
 
 def tuned_detections(
-    detected: Callable[[float], Told], place: Floats, hidden: Bools, guess: Floats
+    detected: Callable[[float], Told], place: Floats, hidden: Bools, seen: Bools, guess: Floats
 ) -> Detections:
-    """The threshold and the candidate with the least squared error, judged as in `tuned`.
+    """The threshold and candidate with the least squared error over the hidden ticks.
 
-    detected: threshold -> what the filter is told. place: [T, d] the truth.
+    Of those that are as good (`AS_GOOD`) the one with the least over the seen ticks: what is hidden alone
+    would have it ignore most of what it sees. detected: threshold -> what the filter is told. place: [T, d]
+    the truth. hidden, seen: [T].
     """
     found = []
     for threshold in THRESHOLDS:
-        error, settings = _best(detected(threshold), place, hidden, guess, DETECTED)
-        found.append((error, Detections(threshold, settings)))
-    return min(found, key=lambda pair: pair[0])[1]
+        part = _part(detected(threshold))
+        few, mean, true = detected(threshold).only(part), guess[part], place[part]
+        settings = candidates(few, DETECTED)
+        paths = kalman(few, settings)
+        for fade in FADES:
+            path = filled(faded(paths, few, mean, fade), mean)  # before the first detection, too
+            square = np.square(path - true).sum(-1)  # [K, T]
+            good = np.isfinite(true).all(-1)
+            errors = [_mean(square[:, mask[part] & good]) for mask in (hidden, seen)]
+            for at, pair in enumerate(zip(*errors, strict=True)):
+                found.append((pair, Detections(threshold, replace(settings.only(at), fade=fade))))
+    least = min(errors[0] for errors, _ in found)
+    as_good = [item for item in found if item[0][0] <= AS_GOOD**2 * least]
+    return min(as_good, key=lambda item: item[0][::-1])[1]
 
 
-def _best(
-    told: Told, place: Floats, hidden: Bools, guess: Floats | None, noises: Sequence[float]
-) -> tuple[float, KalmanSettings]:
-    """(mean squared error, candidate)."""
+def _mean(square: Floats) -> Floats:
+    """[K, n] -> [K]; zeros of nothing."""
+    return np.asarray(square.mean(1)) if square.shape[1] else np.zeros(len(square))
+
+
+def _part(told: Told) -> Bools:
+    """[T] which ticks to tune on: the first episodes that hold `TUNE_TICKS`, or so many of one long one."""
     last = int(told.episode[min(TUNE_TICKS, len(told.episode)) - 1]) if len(told.episode) else 0
     part = told.episode <= last
     if part.sum() > 2 * TUNE_TICKS:  # one long episode
         part = np.arange(len(part)) < TUNE_TICKS
-    few = Told(told.place[part], told.seen[part], told.episode[part], told.dt)
-    settings, true = candidates(few, noises), place[part]
-    judged = hidden[part] if hidden[part].any() else np.ones(int(part.sum()), bool)
-    paths, best = kalman(few, settings), (math.inf, settings.only(0))
-    for fade in FADES if guess is not None else FADES[-1:]:
-        found = paths if guess is None else faded(paths, few, guess[part], fade)
-        square = np.square(found - true).sum(-1)[:, judged]
-        square = square[:, np.isfinite(square).all(0)]
-        if square.size:
-            error = square.mean(1)
-            at = int(error.argmin())
-            if error[at] < best[0]:
-                best = (float(error[at]), replace(settings.only(at), fade=fade))
-    return best
+    return np.asarray(part)
 
 
 def filled(path: Floats, guess: Floats) -> Floats:

@@ -11,7 +11,8 @@ Shapes: n pictures [n, H, W, C] uint8 as the filter is given them, places [n, d]
 """
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Any
@@ -24,7 +25,7 @@ from rssm_ros.evaluation.ticks import TruthByTick
 from rssm_ros.online.errors import FilterError
 from rssm_ros.online.grid import tick_of
 from rssm_ros.online.preprocess import prepare
-from rssm_ros.recordings import Recording
+from rssm_ros.recordings import Recording, RecordingError
 
 Array = npt.NDArray[Any]
 Floats = npt.NDArray[np.float64]
@@ -32,6 +33,7 @@ Project = Callable[[Floats], Floats]
 BITS = 3  # of a colour channel that still count: 512 colours
 SPOT = 8  # pixels; a histogram of the background per square of so many
 BORROWED = 400.0  # pixels' worth of the whole picture's background in every square's histogram
+ODD = 0.02  # share of pixels that may have any colour
 CLIP = 4.0  # nats: no pixel may say more, nor less
 RADII = (1, 2, 3)  # pixels; the footprint is a square of 2 r + 1
 NEAR = 4.0  # footprints; nearer than this to the target a pixel tells nothing of the background
@@ -75,10 +77,11 @@ def colours(picture: Array) -> Array:
     return code
 
 
-def calibrated(contract: Contract, target: str, recordings: Sequence[Recording]) -> Detector | None:
+def calibrated(contract: Contract, target: str, recordings: Iterable[Recording]) -> Detector | None:
     """The detector for a target; None where the camera's geometry is not known, or the data are too few.
 
-    Pictures of which nobody says how much of the target is in view are none to learn from.
+    No more recordings are opened than are needed; of one that breaks off is used what can be read. Pictures
+    of which nobody says how much of the target is in view are none to learn from.
     """
     from rssm_ros.evaluation.overlay import projection_of  # what draws is loaded only where it is needed
 
@@ -103,28 +106,26 @@ def calibrated(contract: Contract, target: str, recordings: Sequence[Recording])
 
 
 def _samples(
-    contract: Contract, target: str, camera: str, recordings: Sequence[Recording]
+    contract: Contract, target: str, camera: str, recordings: Iterable[Recording]
 ) -> Iterator[tuple[Array, Array, float]]:
     """Every `APART`th picture, and where the target was then, and how much of it was in view (NaN: none)."""
     spec = contract.observation(camera)
     for recording in recordings:
-        truth = TruthByTick(recording.truth[target], contract.rate)
-        for message in recording.observations():
-            tick = tick_of(message.stamp_ns, contract.rate)
-            if message.name != camera or tick % APART:
-                continue
-            try:
-                picture = prepare(spec, message.value)
-            except FilterError:
-                continue
-            place, visibility = truth.at(tick)
-            yield picture, place, visibility
+        with suppress(RecordingError):  # told when it is played
+            truth = TruthByTick(recording.truth[target], contract.rate)
+            for message in recording.observations():
+                tick = tick_of(message.stamp_ns, contract.rate)
+                if message.name == camera and tick % APART == 0:
+                    with suppress(FilterError):
+                        yield prepare(spec, message.value), *truth.at(tick)
 
 
 def _made(
     camera: str, pictures: Array, places: Floats, seen: Array, project: Project, radius: int
 ) -> tuple[Detector, float]:
-    """A detector with this footprint, and its median error on what it was made of."""
+    """A detector with this footprint, and its error on what it was made of: root mean square, far misses cut
+    off at five times the median.
+    """
     _, height, width, channels = pictures.shape
     spots = (np.arange(height)[:, None] // SPOT) * -(-width // SPOT) + np.arange(width)[None] // SPOT
     middle = np.where(seen[:, None], project(np.where(seen[:, None], places, places[seen][0])), math.nan)
@@ -132,16 +133,16 @@ def _made(
     y = np.abs(np.arange(height) + 0.5 - middle[:, 1:])[:, :, None]
     reach = radius + 0.5
     on = (x <= reach) & (y <= reach)  # nothing where it is not seen: NaN
-    there = np.asarray(np.isfinite(places).all(-1))[:, None, None]  # there, but not seen: it may be anywhere in part
+    # There, but not seen: a part of it may be anywhere near, so such a picture tells nothing.
+    there = np.asarray(np.isfinite(places).all(-1))[:, None, None]
     off = np.where(seen[:, None, None], (x > NEAR * reach) | (y > NEAR * reach), ~there)
     kinds, shades = int(spots.max()) + 1, 2 ** (BITS * channels)
     code = colours(pictures)
-    mine = np.bincount(code[on], minlength=shades) + 0.1
-    whole = np.bincount(code[off], minlength=shades) + 0.1
+    mine, whole = (np.bincount(code[mask], minlength=shades).astype(float) for mask in (on, off))
     index = np.broadcast_to(spots, code.shape)[off] * shades + code[off]
     local = np.bincount(index, minlength=kinds * shades).reshape(kinds, shades)
-    behind = local + BORROWED * whole / whole.sum()
-    ratios = np.log(mine / mine.sum()) - np.log(behind / behind.sum(1, keepdims=True))
+    behind = local + BORROWED * whole / max(whole.sum(), 1.0)
+    ratios = np.log(_shares(mine)) - np.log(_shares(behind))
     shown = middle[seen]
     inside = ((shown >= 0) & (shown < [width, height])).all(-1)
     where = np.zeros((height, width), bool)
@@ -159,6 +160,12 @@ def _made(
     detector = replace(first, affine=_affine(found, places[seen]))
     off_by = np.linalg.norm(_corrected(detector.affine, found) - places[seen], axis=-1)
     return detector, float(np.sqrt(np.minimum(off_by**2, np.median(off_by) ** 2 * 25).mean()))
+
+
+def _shares(counts: Array) -> Array:
+    """[..., colours] -> probabilities. A colour that was never seen anywhere says nothing, for or against."""
+    known = counts / np.maximum(counts.sum(-1, keepdims=True), 1.0)
+    return np.asarray((1.0 - ODD) * known + ODD / counts.shape[-1])
 
 
 def _box(values: Array, radius: int) -> Array:

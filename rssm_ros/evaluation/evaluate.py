@@ -3,7 +3,7 @@
 import math
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -99,11 +99,13 @@ def evaluate(
 
 def _detectors(contract: Contract, validation: Sequence[Source]) -> dict[str, Detector]:
     """By target; none of one whose place in the picture nobody knows."""
-    recordings = []
-    for source in validation:
-        with suppress(RecordingError, EvaluationError):  # told when it is played
-            recordings.append(source.open(contract))
-    found = {spec.name: calibrated(contract, spec.name, recordings) for spec in contract.targets}
+
+    def opened() -> Iterator[Recording]:
+        for source in validation:
+            with suppress(RecordingError, EvaluationError):  # told when it is played
+                yield source.open(contract)
+
+    found = {spec.name: calibrated(contract, spec.name, opened()) for spec in contract.targets}
     return {name: detector for name, detector in found.items() if detector is not None}
 
 

@@ -183,9 +183,10 @@ def play(
     inbox = Inbox(stream)
     for now in _times(episode, stream):
         for message in inbox.until(now):
-            if message.name != APPLIED and watch.observe(message.name, message.stamp_ns, message.value):
-                counted.setdefault(FROZEN, now)
-            for cause in _tell(filter_, message):
+            causes = _tell(filter_, message)
+            if message.name != APPLIED and "shape" not in causes:  # the node's decoding lets no such one by
+                causes += [FROZEN] * watch.observe(message.name, message.stamp_ns, message.value)
+            for cause in causes:
                 counted.setdefault(cause, now)
         for belief in filter_.advance(now):
             hear(online, belief, now)

@@ -105,7 +105,8 @@ def priors_of(item: Judged) -> Priors:
     at_rest = _resting_guess(item, guess)
     hidden, detections = item.masks["hidden"], None
     if np.isfinite(item.data.detected).any():
-        detections = classical.tuned_detections(item.detected, item.place, hidden, at_rest)
+        seen = item.masks["visible"] | item.masks["partly"]
+        detections = classical.tuned_detections(item.detected, item.place, hidden, seen, at_rest)
     return Priors(guess, classical.tuned(item.told, hidden, at_rest), detections)
 
 

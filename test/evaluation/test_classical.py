@@ -169,3 +169,27 @@ def test_odometry_is_found_in_the_contract():
 def test_missing_odometry_goes_on_as_before():
     twist = np.array([[1.0, 0.0], [np.nan, np.nan], [1.0, 0.0]])
     assert EgoMotion.of(twist, np.zeros(3, int), DT).position[-1, 0] == pytest.approx(0.15)
+
+
+def test_detections_are_tuned_for_what_is_hidden_but_not_at_the_cost_of_what_is_seen():
+    """A thing at rest, hidden half of the time; the detector's noise is 1 cm, and below 1 nat it dreams."""
+    rng = np.random.default_rng(0)
+    truth = np.tile([0.4, 0.1], (400, 1))
+    seen = np.arange(400) % 20 < 10
+    dreams = rng.random(400) < 0.3
+    detected = truth + rng.normal(0, 0.01, (400, 2)) + np.where((~seen & dreams)[:, None], 0.5, 0.0)
+    nats = np.where(seen, 1.7, np.where(dreams, 0.7, -2.0))
+
+    def at(threshold):
+        return c.Told(detected, nats >= threshold, np.zeros(400, np.int64), DT)
+
+    guess = np.tile([0.0, 0.0], (400, 1))
+    found = c.tuned_detections(at, truth, ~seen, seen, guess)
+    assert 0.7 < found.threshold <= 1.7, "no dreams, and something to see"
+    path = c.faded(
+        c.kalman(at(found.threshold), found.kalman)[0], at(found.threshold), guess, found.kalman.fade
+    )
+    off = np.linalg.norm(path - truth, axis=-1)
+    assert off[~seen].max() < 0.03 and np.sqrt(np.square(off[seen]).mean()) < 0.01, (
+        "better than one detection"
+    )

@@ -11,6 +11,7 @@ from rssm_ros.evaluation.overlay import projection_of
 from rssm_ros.evaluation.playing import How
 from rssm_ros.evaluation.sources import sources
 from rssm_ros.online.session import Session
+from rssm_ros.recordings import RecordingError
 from test.bundles import tiny_bundle
 from test.evaluation.test_evaluate import smooth_episode
 
@@ -57,6 +58,9 @@ def test_it_finds_what_it_never_saw_to_a_pixel_and_knows_when_nothing_is_there(d
     off = np.linalg.norm(places - arrays["target_package"], axis=-1)[seen]
     assert np.quantile(off, 0.95) < 0.03, "m; a pixel is 2 cm"
     assert nats[~seen].max() < np.quantile(nats[seen], 0.02), "the sign is the background's"
+    for colour in ((0, 0, 0), (255, 0, 255)):
+        nats = detector.find(np.tile(np.array(colour, np.uint8), (64, 64, 1)))[1]
+        assert abs(nats) < 0.1, "a covered picture, or one as never before, says nothing"
 
 
 def test_only_where_the_picture_s_geometry_and_the_visible_share_are_known():
@@ -67,6 +71,24 @@ def test_only_where_the_picture_s_geometry_and_the_visible_share_are_known():
     few = {name: values[:100] for name, values in arrays.items()}
     assert detecting.calibrated(CONTRACT, "package", [CollectedRecording(few, CONTRACT)]) is None
     assert detecting.calibrated(CONTRACT, "package", [CollectedRecording(arrays, CONTRACT)] * 2) is not None
+
+
+def test_what_breaks_off_is_used_as_far_as_it_goes_and_no_more_is_opened_than_needed(monkeypatch):
+    class Broken(CollectedRecording):
+        def observations(self):
+            yield from list(super().observations())[:-20]
+            raise RecordingError("cut off")
+
+    opened = []
+
+    def recordings():
+        for seed in (1, 2, 5):
+            opened.append(seed)
+            yield Broken(painted(seed), CONTRACT)
+
+    monkeypatch.setattr(detecting, "MOST", 60)
+    assert detecting.calibrated(CONTRACT, "package", recordings()) is not None
+    assert opened == [1, 2], "the second one is enough"
 
 
 def test_validation_data_bring_a_kalman_filter_on_detections(tmp_path):

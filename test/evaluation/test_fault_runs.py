@@ -157,9 +157,11 @@ def test_what_is_too_late_or_from_the_future_is_refused(runs, nominal):
     assert set(ahead.counted) == {"future"}
 
 
-def test_a_frozen_camera_looks_well_to_every_counter(runs, nominal):
+def test_a_frozen_camera_looks_well_to_every_counter_but_the_one_that_watches_for_it(runs, nominal):
     found = runs.play(only(["camera"], freeze(2**62, 2**62)))
-    assert not found.counted and found.missed is None and found.bits != nominal.bits
+    assert set(found.counted) == {"frozen"} and found.counted["frozen"] >= ONSET + 5 * 50 * MS
+    assert found.counters["frozen"] > 0 and not nominal.counters["frozen"] and not nominal.counted
+    assert found.missed is None and found.bits != nominal.bits
     assert set(found.online.age) == {0}
 
 
