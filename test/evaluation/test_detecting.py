@@ -1,5 +1,7 @@
 """The detector without a neural network, and the Kalman filter that lives on it."""
 
+from functools import cache
+
 import numpy as np
 import pytest
 
@@ -18,12 +20,18 @@ from test.evaluation.test_evaluate import smooth_episode
 CONTRACT = find_contract("manipulator")
 
 
+@cache
+def cell():
+    """Places of the package to pixels; compiling the scene takes a moment."""
+    return projection_of(CONTRACT, "package", 64, 64)
+
+
 def painted(seed, ticks=240, hidden=()):
     """An episode in whose pictures the package is a dark red square where it is, on a noisy, uneven ground
     with a red sign that always hangs in the same place; ticks in `hidden` show the ground alone.
     """
     rng, arrays = np.random.default_rng(seed), smooth_episode(seed, ticks)
-    project = projection_of(CONTRACT, "package", 64, 64)
+    project = cell()
     phase = np.arange(ticks) / 40 + seed
     arrays["target_package"] = np.stack([-0.1 + 0.25 * np.sin(phase), 0.6 + 0.05 * np.cos(phase)], -1).astype(
         np.float32
