@@ -17,7 +17,10 @@ import pytest
 import rssm_ros
 from rssm_ros.cli import main
 
-NODES = ("sim_node", "filter_node", "planner_node", "gate_node", "player_node", "recorder_node")
+NODES = (
+    *("sim_node", "filter_node", "planner_node", "gate_node", "monitor_node"),
+    *("player_node", "recorder_node"),
+)
 DATA_FOLDERS = ("config", "launch", "models", "sim")
 SOURCES = ("setup.py", "setup.cfg", "pyproject.toml", "package.xml", "README.md", "resource", "rssm_ros")
 
@@ -92,7 +95,9 @@ def test_versions_and_names_agree(checkout: Path) -> None:
     assert manifest.findtext("version") == rssm_ros.__version__
     assert f'version="{rssm_ros.__version__}"' in setup
     assert f"{rssm_ros.__version__} (" in (checkout / "CHANGELOG.rst").read_text()
-    assert f"NODES = {NODES!r}".replace("'", '"') in setup
+    told = [node for node in ast.parse(setup).body if isinstance(node, ast.Assign)]
+    (nodes,) = (node.value for node in told if ast.unparse(node.targets[0]) == "NODES")
+    assert ast.literal_eval(nodes) == NODES
 
 
 def test_every_requirement_is_pinned(checkout: Path) -> None:
