@@ -129,7 +129,7 @@ PRESETS: dict[str, Sizes] = {
     "dreamer_v1": _DREAMER_V1,
     "dreamer_v2": _DREAMER_V2,
     "debug": Sizes(32, 16, 4, 4, 4, 2, 16, conv="strided"),
-    # Ships with the package: all exported float32 weights <= 16 MB and two CPU cores train it in an afternoon.
+    # Ships with the package: all exported float32 weights <= 16 MB and two CPU cores train it in hours.
     "manipulator": Sizes(512, 192, 32, 16, 8, 8, 192, conv="strided"),
     # Three halvings leave 4 x 4 of 32 x 32 pixels: 2 x 2 would throw away what sub-pixel motion needs.
     "dot": Sizes(256, 128, 16, 16, 8, 8, 128, conv="strided", multipliers=(2, 3, 4)),
