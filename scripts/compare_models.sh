@@ -4,7 +4,7 @@
 # ROBOT is dot or manipulator. FOLDER holds data/train (for the manipulator also data/held-out) and data/validation, from
 # scripts/train_ROBOT.sh or `rssm collect`; runs, bundles and scores land beside them, and started again it goes on where it
 # was stopped. KINDS="concat product" SEEDS="0 1 2" UPDATES=2500 THREADS=2 say what is compared.
-# On a CPU of two cores a kind and seed takes 6 minutes for the dot and an hour for the manipulator.
+# A kind and seed of the dot took 7 minutes of one thread beside other work; the manipulator's have not been run.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 robot=${1:?usage: scripts/compare_models.sh dot|manipulator FOLDER}

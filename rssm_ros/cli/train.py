@@ -127,7 +127,10 @@ def _options(arguments: argparse.Namespace) -> "Options":
     from rssm_ros.training.options import Options, options
 
     if arguments.resume and checkpoint.steps(arguments.out):
-        chosen = Options.from_dict(checkpoint.read_state(arguments.out).get("options", {}))
+        state = checkpoint.read_state(arguments.out)
+        if "options" not in state:
+            raise TrainingError(f"{arguments.out}: its checkpoint has no options; choose a new --out")
+        chosen = Options.from_dict(state["options"])
         if arguments.preset not in (None, chosen.preset):
             raise TrainingError(
                 f"--resume: --preset {arguments.preset} differs from the checkpoint's, {chosen.preset}; "

@@ -131,8 +131,8 @@ class NormSiLU(RMSNorm):
 class _NormSiLU(torch.autograd.Function):
     """The same with a gradient of its own: x [..., D], scale [D].
 
-    What autograd makes of the formula goes over a feature map fifteen times, half of them with a factor per
-    row, which is slow where rows are short: on a CPU it took more than the convolutions.
+    What autograd makes of the formula goes over a feature map many times, half of them with a factor per row,
+    which is slow where rows are short. This is a tenth less of an update at the manipulator's size on a CPU.
     """
 
     @staticmethod
