@@ -21,6 +21,7 @@ COMMANDS = {
     "replay": "play a bag to a live filter, and record its beliefs",
     "dataset": "turn recorded bags into episodes for training",
     "train": "train world model and actor, resumably",
+    "train-baseline": "train what a bundle is held against: a recurrent network, or one of single frames",
     "export": "turn a checkpoint into a bundle",
     "calibrate": "thresholds and regions of a bundle from held-out data",
     "compare": "scorecards side by side, with intervals",
