@@ -1,10 +1,11 @@
 #!/usr/bin/env bash
 # Which kind of world model is better, on the same data with the same updates and seeds: scripts/compare_models.sh ROBOT FOLDER
 #
-# ROBOT is dot or manipulator. FOLDER holds data/train (for the manipulator also data/held-out) and data/validation, from
-# scripts/train_ROBOT.sh or `rssm collect`; runs, bundles and scores land beside them, and started again it goes on where it
-# was stopped. KINDS="concat product" SEEDS="0 1 2" UPDATES=2500 THREADS=2 say what is compared.
-# A kind and seed of the dot took 7 minutes of one thread beside other work; the manipulator's have not been run.
+# ROBOT is dot or manipulator. FOLDER holds data/train or several of data/train-* (for the manipulator also data/held-out) and
+# data/validation, from scripts/train_ROBOT.sh or `rssm collect`; runs, bundles and scores land beside them, and started again
+# it goes on where it was stopped. KINDS="concat product" SEEDS="0 1 2" UPDATES=2500 THREADS=2 say what is compared.
+# A kind and seed of the dot took 7 minutes of one thread beside other work. The manipulator's learn nothing in imagination, so
+# that its policy tells what the belief is worth, not how long it was practised on.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 robot=${1:?usage: scripts/compare_models.sh dot|manipulator FOLDER}
@@ -18,10 +19,11 @@ what_is() { # KIND: the options that make it
     case $1 in
         concat | product) echo "--posterior $1" ;;
         concat0 | product0) echo "--posterior ${1%0} --free-nats 0" ;;
-        # Perception would teach the encoder in their place; --representation reconstruction beside them is `concat-alone`.
+        barlow | infonce) echo "--posterior concat --representation $1" ;;
+        # ... without the perception loss, which teaches the encoder beside them
         concat-alone) echo "--posterior concat --scale perception=0" ;;
-        barlow | infonce) echo "--posterior concat --representation $1 --scale perception=0" ;;
-        *) echo "unknown kind $1: concat, product, either followed by 0 (no free nats), barlow or infonce" >&2 && exit 2 ;;
+        barlow-alone | infonce-alone) echo "--posterior concat --representation ${1%-alone} --scale perception=0" ;;
+        *) echo "unknown kind $1: concat, product, either with 0 (no free nats), barlow, infonce, or *-alone (no perception)" >&2 && exit 2 ;;
     esac
 }
 score() { # NAME: its checks are told, and stop nothing
@@ -35,10 +37,12 @@ score() { # NAME: its checks are told, and stop nothing
     [ -e "$out/policy.json" ] || step evaluate-policy "$made" --out "$out/policy.json" || true
 }
 
+practice=()
+[ "$robot" = dot ] || practice=(--imagination-fraction 0)
 for seed in ${SEEDS:-0 1 2}; do
     for kind in ${KINDS:-concat product}; do
         # shellcheck disable=SC2046 # the options are words
-        train "$kind-$seed" 600 --steps "${UPDATES:-2500}" --seed "$seed" --data "$folder/data/train" $(what_is "$kind")
+        train "$kind-$seed" 600 --steps "${UPDATES:-2500}" --seed "$seed" --data "$folder"/data/train* "${practice[@]}" $(what_is "$kind")
         bundle "$kind-$seed"
         score "$kind-$seed"
     done

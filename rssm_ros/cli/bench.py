@@ -26,6 +26,11 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     parser.add_argument("--horizon", type=int, default=15, help="ticks of a rollout (default 15)")
     parser.add_argument("--conv", choices=("strided", "exact"), help="one kind of convolution (default both)")
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), help="one of them (default both)")
+    parser.add_argument(
+        "--compile",
+        action="store_true",
+        help="train: each row once more with torch.compile, as in `rssm train`",
+    )
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="of torch (default cpu)")
     parser.add_argument(
         "--seconds",
@@ -93,6 +98,7 @@ def _request(args: argparse.Namespace) -> Any:
         dtypes=(args.dtype,) if args.dtype else DTYPES,
         seconds=args.seconds,
         repeats=args.repeats,
+        compile=args.compile,
         steps=args.steps,
         backend=args.backend,
         bundle=args.bundle,

@@ -15,6 +15,7 @@ KINDS = ("reconstruction", "barlow", "infonce")
 GIVEN = (  # options that the command line can say
     *("minutes", "steps", "imagination_fraction", "rate", "batch", "length", "seed", "threads"),
     *("free_nats", "posterior", "latent", "representation", "target_beta"),
+    *("conv", "particles", "overshoot_horizon"),
     *("replay_latents", "compile", "wandb"),
     *("checkpoint_minutes", "validate_minutes", "checkpoint_steps", "validate_steps"),
 )
@@ -61,11 +62,20 @@ def add_parser(subparsers: Any) -> None:
         "--posterior", choices=("concat", "product"), help="how observations enter the belief"
     )
     parser.add_argument("--latent", choices=("categorical", "gaussian"), help="the stochastic latent")
+    parser.add_argument(
+        "--conv", choices=("strided", "exact"), help="convolutions: `exact` is DreamerV3's own, slower"
+    )
     parser.add_argument("--representation", choices=KINDS, help="what teaches the encoder of images")
     parser.add_argument(
         "--target-beta",
         type=float,
         help="0: targets by plain likelihood; 1: by squared error, as far as the mean goes (0.5)",
+    )
+    parser.add_argument(
+        "--particles", type=int, help="posterior samples that a target's likelihood is the mean of (2)"
+    )
+    parser.add_argument(
+        "--overshoot-horizon", type=int, help="ticks of prediction that --scale overshoot=W goes on for (12)"
     )
     _add_schedule(parser)
     parser.set_defaults(run=run)

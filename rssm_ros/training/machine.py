@@ -40,15 +40,15 @@ def prepare(threads: int) -> torch.device:
     return torch.device("cpu")
 
 
-def compile_parts(module: nn.Module) -> None:
+def compile_parts(module: nn.Module, backend: str = "inductor") -> None:
     """torch.compile for all that is one large product over a batch: encoders, decoders and heads, in place.
 
     The recurrence stays as it is: unrolled over a sequence it takes minutes to compile. Names of parameters,
-    and with them checkpoints, do not change.
+    and with them checkpoints, do not change. backend: torch.compile's; only a test needs another.
     """
     for part in module.modules():
         if isinstance(part, COMPILED):
-            part.compile(dynamic=False)
+            part.compile(dynamic=False, backend=backend)
 
 
 def hardware(device: torch.device) -> str:

@@ -18,6 +18,7 @@ from rssm_ros.evaluation.bench.timing import Effort, Timing, measure
 from rssm_ros.evaluation.errors import EvaluationError
 from rssm_ros.online.session import Session
 from rssm_ros.training.learner import Learner
+from rssm_ros.training.machine import compile_parts
 from rssm_ros.training.options import Options
 from rssm_ros.world_model import Signals, WorldModel, preset
 from test.bundles import tiny_bundle
@@ -171,6 +172,25 @@ def test_rows_of_rollout_and_training_have_the_documented_form(monkeypatch: pyte
     assert {"forward", "backward", "optimizer", "encoder", "recurrence", "decoder"} <= found["train"][
         0
     ].parts.keys()
+
+
+@pytest.mark.filterwarnings("default")  # torch.compile looks at what it warns of
+def test_training_is_measured_compiled_too_where_that_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Traced only: the C++ compiler takes a minute."""
+    compiled: list[str] = []
+
+    def compile_some(learner: Learner) -> None:
+        compiled.append("update")
+        compile_parts(learner, backend="eager")
+
+    monkeypatch.setattr(training, "compile_parts", compile_some)
+    bench = Bench(replace(QUICK, compile=True, convolutions=("strided",), dtypes=("float32",)))
+    monkeypatch.setattr(bench.peaks, "operations", Known().operations)
+    monkeypatch.setattr(bench.peaks, "bandwidth", Known().bandwidth)
+    found = suite.measure_all(bench, ["train"])["train"]
+    assert [row.backend for row in found] == ["torch", "torch.compile"] and compiled == ["update"]
+    assert [page.cells(row)[2] for row in found] == ["strided", "strided, compiled"]
+    assert "peak_memory_gb" not in found[1].parts  # a GPU's
 
 
 def test_rows_of_the_filter_name_every_case(monkeypatch: pytest.MonkeyPatch) -> None:

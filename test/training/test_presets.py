@@ -70,7 +70,8 @@ def fell(values: list[float]) -> bool:
 def test_two_hundred_updates_lower_the_loss(data, name):
     _, found = losses(data, name)
     assert all(np.isfinite(values).all() for values in found.values())
-    assert fell(found["image_camera"]) and np.mean(found["loss"][-ENDS:]) < np.mean(found["loss"][:ENDS])
+    assert fell(found["image_camera"]) and fell(found["target_dot"])
+    assert np.mean(found["loss"][-ENDS:]) < np.mean(found["loss"][:ENDS])
 
 
 @pytest.mark.slow
@@ -78,7 +79,7 @@ def test_two_hundred_updates_lower_the_loss(data, name):
 @pytest.mark.parametrize("latent", ["categorical", "gaussian"])
 def test_the_product_posterior_learns_too(data, latent):
     _, found = losses(data, "debug", posterior="product", latent=latent, free_nats=0.0)
-    assert fell(found["image_camera"])
+    assert fell(found["image_camera"]) and fell(found["target_dot"])
 
 
 @pytest.mark.slow

@@ -66,7 +66,7 @@ def cells(row: Row) -> list[str]:
     return [
         row.name,
         row.size,
-        row.variant,
+        variant(row),
         str(row.batch),
         row.dtype,
         *times,
@@ -74,6 +74,11 @@ def cells(row: Row) -> list[str]:
         row.floor_by or "",
         ratio,
     ]
+
+
+def variant(row: Row) -> str:
+    """Of the model, and whether it was compiled."""
+    return row.variant + (", compiled" if row.backend == "torch.compile" else "")
 
 
 def figure(value: float) -> str:
@@ -186,7 +191,7 @@ def breakdown(rows: Sequence[Row]) -> str:
             continue
         measured = ", ".join(f"{name} {figure(ms)}" for name, ms in _measured(row.parts).items())
         least = ", ".join(f"{name} {figure(ms)}" for name, ms in floors.items())
-        label = f"{row.name} {row.size} {row.variant} {row.batch} {row.dtype}"
+        label = f"{row.name} {row.size} {variant(row)} {row.batch} {row.dtype}"
         lines.append(f"- {label}: {measured + '; ' if measured else ''}floors: {least}\n")
     return "".join(lines)
 

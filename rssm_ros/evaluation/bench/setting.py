@@ -37,6 +37,7 @@ class Request:
     dtypes: tuple[str, ...] = DTYPES
     seconds: float = 2.0  # at most so long per row of the filter; five times that per row of the others
     repeats: int = 300  # at most so many calls per row
+    compile: bool = False  # also train with what the trainer's --compile compiles
     steps: int = 0  # of the filter in a row, to see whether memory grows; 0: not asked for
     backend: str = DEFAULT  # of the filter's sessions
     bundle: Path | None = None  # the shipped one, where the filter's rows ask for it

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from statistics import median
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -14,6 +15,7 @@ from rssm_ros.evaluation.bench.models import camera_contract
 from rssm_ros.evaluation.bench.rows import Row
 from rssm_ros.evaluation.bench.setting import Bench
 from rssm_ros.training.learner import Learner
+from rssm_ros.training.machine import compile_parts
 from rssm_ros.training.optimizer import Optimizer
 from rssm_ros.training.options import Options
 from rssm_ros.world_model import Beliefs, Signals
@@ -25,7 +27,7 @@ Batch = dict[str, Tensor]
 class Step:
     """Loss, gradients, optimizer: what the trainer does with a batch that is there already."""
 
-    def __init__(self, bench: Bench, conv: str, dtype: str) -> None:
+    def __init__(self, bench: Bench, conv: str, dtype: str, compiled: bool = False) -> None:
         request, self.device = bench.request, bench.device
         self.finish = bench.peaks.finish
         signals = Signals.from_contract(camera_contract())
@@ -33,6 +35,8 @@ class Step:
         torch.manual_seed(0)
         self.learner = Learner(signals, options.sizes(), options).to(self.device)
         self.learner.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        if compiled:
+            compile_parts(self.learner)
         named = self.learner.trained()
         self.parameters = [parameter for _, parameter in named]
         self.optimizer = Optimizer(named)
@@ -100,33 +104,40 @@ class Step:
 
 
 def rows(bench: Bench) -> list[Row]:
-    """One row per kind of convolution and dtype; bfloat16 is autocast, as the trainer's."""
-    request, found = bench.request, []
-    frames = request.batch * request.length
-    for conv in request.convolutions:
-        for dtype in request.dtypes:
-            step = Step(bench, conv, dtype)
-            timing = bench.time(step, long=True)
-            learner = step.learner
-            parts = training_parts(
-                learner.world_model,
-                learner.actor,
-                request.batch,
-                request.length,
-                learner.options.particles,
-            )
-            where = {
-                "length": request.length,
-                "frames_per_s": 1e3 * frames / timing.median_ms,
-                **{name: median(spent[-timing.repeats :]) for name, spent in step.spent.items()},
-                **{
-                    name: bench.time(piece, long=True, most=3).to_dict()
-                    for name, piece in step.pieces().items()
-                },
-            }
-            found.append(bench.row("train", conv, request.batch, timing, parts, dtype=dtype, where=where))
-            del step, learner
-    return found
+    """One row per kind of convolution and dtype; bfloat16 is autocast, as the trainer's.
+
+    Where it is asked for, each once more with what `rssm train --compile` compiles: backend `torch.compile`.
+    """
+    request = bench.request
+    return [
+        _row(bench, conv, dtype, compiled)
+        for conv in request.convolutions
+        for dtype in request.dtypes
+        for compiled in ((False, True) if request.compile else (False,))
+    ]
+
+
+def _row(bench: Bench, conv: str, dtype: str, compiled: bool) -> Row:
+    request, device = bench.request, bench.device
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+    step = Step(bench, conv, dtype, compiled)
+    timing = bench.time(step, long=True)
+    learner = step.learner
+    parts = training_parts(
+        learner.world_model, learner.actor, request.batch, request.length, learner.options.particles
+    )
+    where: dict[str, Any] = {
+        "length": request.length,
+        "frames_per_s": 1e3 * request.batch * request.length / timing.median_ms,
+        **{name: median(spent[-timing.repeats :]) for name, spent in step.spent.items()},
+    }
+    if device.type == "cuda":
+        where["peak_memory_gb"] = torch.cuda.max_memory_allocated(device) / 1e9
+    for name, piece in step.pieces().items():
+        where[name] = bench.time(piece, long=True, most=3).to_dict()
+    backend = "torch.compile" if compiled else "torch"
+    return bench.row("train", conv, request.batch, timing, parts, dtype=dtype, where=where, backend=backend)
 
 
 def made_up(signals: Signals, rows: int, ticks: int) -> Batch:
