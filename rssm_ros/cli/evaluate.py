@@ -3,7 +3,9 @@
 import argparse
 import json
 import os
+import re
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +13,7 @@ EXAMPLES = """examples:
   rssm evaluate bags/run1 bags/run2 --bundle models/manipulator --out out/scorecard
   rssm evaluate bags/drive --bundle models/car --impose blackout:4-8@0.1   # no ground truth needed
   rssm collect manipulator --held-out --out data/held-out --ticks 100000
-  rssm evaluate data/held-out --bundle models/manipulator"""
+  rssm evaluate data/held-out --bundle models/manipulator --baseline-model gru=runs/recurrent"""
 
 
 def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -43,6 +45,13 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
         default=[],
         metavar="BAG",
         help="data on which the classical trackers are tuned (default: in hindsight, on BAG itself)",
+    )
+    parser.add_argument(
+        "--baseline-model",
+        action="append",
+        default=[],
+        metavar="NAME=RUN",
+        help="a network of `rssm train-baseline` beside the bundle; may be given several times",
     )
     parser.add_argument(
         "--particles",
@@ -81,7 +90,8 @@ def run(args: argparse.Namespace) -> int:
     validation = sources(args.validation, args.namespace, args.stamps)
     session = Session(args.bundle)
     particles = args.particles or int(session.bundle.calibration.get("particles", 1))
-    how = How(particles, args.seed, imposed, args.impose_seed, not args.no_memoryless)
+    models = _models(args.baseline_model)
+    how = How(particles, args.seed, imposed, args.impose_seed, not args.no_memoryless, models=models)
     evaluation = _watched(args, session, found, validation, how)
     evaluation.write(args.out)
     if not args.no_report:
@@ -91,6 +101,24 @@ def run(args: argparse.Namespace) -> int:
     for item in evaluation.unusable:
         print(f"rssm evaluate: left out: {item.error}", file=sys.stderr)
     return 0 if plain["status"] == "pass" else 1
+
+
+def _models(said: Sequence[str]) -> dict[str, str]:
+    """NAME=RUN, ... by name. Raises EvaluationError for what cannot be read so."""
+    from rssm_ros.evaluation.errors import EvaluationError
+
+    found: dict[str, str] = {}
+    for text in said:
+        name, _, folder = text.partition("=")
+        if not (re.fullmatch(r"[a-z0-9_]+", name) and folder):
+            raise EvaluationError(
+                f"--baseline-model {text}: expected NAME=RUN, a name of small letters, digits and _ and the "
+                "folder of `rssm train-baseline`"
+            )
+        if name in found:
+            raise EvaluationError(f"--baseline-model {text}: there are two of that name")
+        found[name] = os.path.abspath(folder)
+    return found
 
 
 def _watched(args: argparse.Namespace, session: Any, found: Any, validation: Any, how: Any) -> Any:
@@ -133,6 +161,7 @@ def _print(card: Any, out: Path) -> None:
     from rich.table import Table
 
     from rssm_ros.evaluation.evaluate import LEFT_OUT
+    from rssm_ros.evaluation.units import checked
 
     console = Console()
     console.print(
@@ -152,14 +181,18 @@ def _print(card: Any, out: Path) -> None:
         told = ", ".join(f"{group} {_text(figure)}" for group, figure in held.items())
         console.print(f"90 % regions hold: {told or 'not calibrated'}")
         console.print(f"correlation of log std with visibility {_text(score.log_std_visibility_corr)}")
-        console.print(f"ticks until found again {_text(score.ticks_to_reacquire)}; lost {score.tracks_lost}")
+        first = score.first_appearances
+        console.print(
+            f"ticks until found again {_text(score.ticks_to_reacquire)}; lost {score.tracks_lost}; "
+            f"until first found {_text(first.ticks_to_acquire)}"
+        )
     for note in card.notes:
         if note.startswith(LEFT_OUT):
             continue  # told on stderr, whatever else is printed
         console.print(f"note: {note}", highlight=False)
     for check in card.checks:
         mark = "[green]pass" if check["pass"] else "[red]FAIL"
-        value = "-" if check["value"] is None else f"{check['value']:.3g}"
+        value = "-" if check["value"] is None else checked(check["value"], check["bound"])
         console.print(f"{mark}[/] {check['name']} {value} ({check['bound']})")
     console.print(f"{out}/scorecard.json")
 

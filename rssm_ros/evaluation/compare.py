@@ -304,6 +304,7 @@ def _by_interval(target: str, scores: Sequence[TargetScore]) -> list[Row]:
         ("hidden error to the exact filter", RATIO, 0.0, lambda score: score.ratio_to_bayes),
         (f"error at re-appearance, {scale.unit}", scale, 0.0, lambda score: score.rmse_at_reappearance),
         ("ticks until found again", TICKS, 0.0, lambda score: score.ticks_to_reacquire),
+        ("ticks until first found", TICKS, 0.0, _first_found),
         (
             "log deviation to visibility, correlation",
             RATIO,
@@ -319,6 +320,10 @@ def _by_interval(target: str, scores: Sequence[TargetScore]) -> list[Row]:
         differences = tuple(_from_intervals(figures[0], other, goal) for other in figures[1:])
         rows.append(Row(target, name, how, goal, figures, differences))
     return rows
+
+
+def _first_found(score: TargetScore) -> Estimate | None:
+    return None if score.first_appearances is None else score.first_appearances.ticks_to_acquire
 
 
 def _whole(cards: Sequence[Scorecard]) -> list[Row]:

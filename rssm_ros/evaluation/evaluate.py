@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from rssm_ros import provenance
+from rssm_ros.bundle import Bundle
 from rssm_ros.contract import Contract
 from rssm_ros.evaluation import measures, scoring
 from rssm_ros.evaluation.detecting import Detector, calibrated
@@ -42,9 +43,9 @@ BAYES_RATIO = (0.0, 1.15)
 HIDDEN_RATIO, REACQUIRED, COVERED_90, CORRELATION = (0.0, 0.5), (0.0, 2.0), (0.88, 0.92), (-1.0, -0.7)
 LEFT_OUT = "left out: "  # begins the note on a recording that could not be used
 UNJUDGED = "nothing was both seen and hidden: no bound of a shipped bundle was asked for"
-MISSING = (
-    "GRU and frame-wise CNN trained on the same data: not among the baselines yet; `memoryless` is the "
-    "bundle itself with the latest tick alone",
+NO_MODELS = (
+    "no recurrent network and no network of single frames beside the bundle (`rssm train-baseline`, "
+    "--baseline-model); `memoryless` is the bundle itself with the latest tick alone"
 )
 
 
@@ -88,13 +89,26 @@ def evaluate(
         raise EvaluationError("there is nothing to evaluate; give bags or folders of collected episodes")
     priors: dict[str, scoring.Priors] = {}
     unused: list[Unusable] = []
+    about = _about(how.models, session.bundle)  # refuses before anything is played
     if validation:
         how = replace(how, detectors=_detectors(session.bundle.contract, validation))
         priors, unused = _priors(session, validation, how, workers)
     begun = time.monotonic()
     good, unusable = play_all(session, found, how, workers, watch)
     wall_s = time.monotonic() - begun
-    return summarise(session, good, how, priors, wall_s, check, [*unusable, *unused])
+    return summarise(session, good, how, priors, wall_s, check, [*unusable, *unused], about)
+
+
+def _about(models: Mapping[str, str], bundle: Bundle) -> dict[str, str]:
+    """What is to be said of each baseline model; torch is loaded only where there is any."""
+    taken = [name for name in models if name in scoring.NAMES]
+    if taken:
+        raise EvaluationError(f"--baseline-model {taken[0]}=...: another baseline has that name")
+    if not models:
+        return {}
+    from rssm_ros.evaluation.baseline_models import about
+
+    return about(models, bundle)
 
 
 def _detectors(contract: Contract, validation: Sequence[Source]) -> dict[str, Detector]:
@@ -137,8 +151,9 @@ def summarise(
     wall_s: float,
     check: bool,
     unusable: Sequence[Unusable] = (),
+    about: Mapping[str, str] | None = None,
 ) -> Evaluation:
-    """The scorecard of what was played."""
+    """The scorecard of what was played. about: of every baseline model, in the order of `how.models`."""
     bundle, contract = session.bundle, session.bundle.contract
     found, played = [source for source, _ in good], [item for _, item in good]
     ticks = joined(played)
@@ -152,7 +167,7 @@ def summarise(
         if not reference:
             continue
         item = scoring.judged(contract, spec, ticks)
-        table = scoring.trackers(item, priors.get(spec.name))
+        table = scoring.trackers(item, priors.get(spec.name), about or {})
         region = regions.get(spec.name)
         targets[spec.name] = scoring.score_target(
             item, table, region, modalities, ticks, " and ".join(sorted(reference))
@@ -245,7 +260,7 @@ def _trace(ticks: Ticks, limits: Array, begins: Array) -> dict[str, Array]:
     }
 
 
-def _target_trace(item: scoring.Judged, table: Mapping[str, tuple[Array, str, str]]) -> dict[str, Array]:
+def _target_trace(item: scoring.Judged, table: Mapping[str, scoring.Tracked]) -> dict[str, Array]:
     name, data = item.spec.name, item.data
     columns: dict[str, Array] = {
         "truth": data.truth,
@@ -253,7 +268,7 @@ def _target_trace(item: scoring.Judged, table: Mapping[str, tuple[Array, str, st
         "covariance": data.covariance,
         "visibility": data.visibility,
     }
-    columns |= {f"baseline/{other}": path for other, (path, _, _) in table.items()}
+    columns |= {f"baseline/{name}": other.mean for name, other in table.items()}
     trace = {f"{name}/{column}": values.astype(np.float32) for column, values in columns.items()}
     return trace | {f"{name}/hidden_for": item.hidden_for, f"{name}/identity": item.identity}
 
@@ -378,7 +393,7 @@ def _notes(session: Session, how: How, played: Sequence[Played]) -> tuple[str, .
         np.isfinite(t.velocity).any() for item in played for t in item.ticks.targets.values()
     ):
         notes.append("no recording says how the belt moved: the privileged baseline is missing")
-    return (*notes, *MISSING)
+    return (*notes, *([] if how.models else [NO_MODELS]))
 
 
 def recording_of(

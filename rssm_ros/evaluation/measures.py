@@ -93,15 +93,21 @@ def seen_before(identity: Integers, seen: Bools) -> Bools:
 
 @dataclass(frozen=True)
 class Runs:
-    """R hidden runs after which the same object came back, as indices into the ticks."""
+    """R hidden runs at whose end the same object is there to be seen, as indices into the ticks."""
 
     begin: Integers  # [R] first hidden tick
     back: Integers  # [R] first tick that is not hidden any more
     visible: Integers  # [R] first one that is visible; -1: hidden again, gone or over before that
 
+    def only(self, part: Bools) -> "Runs":
+        """Some of the runs, [R]."""
+        return Runs(self.begin[part], self.back[part], self.visible[part])
+
 
 def hidden_runs(hidden: Bools, visible: Bools, episode: Integers, identity: Integers) -> tuple[int, Runs]:
-    """How many runs of hidden ticks there are, and those with a re-appearance."""
+    """How many runs of hidden ticks there are, and those at whose end it appears: again, or for the first
+    time (`seen_before` at `begin` tells which).
+    """
     length = ticks_in_row(hidden, episode)
     begins = np.flatnonzero(length == 1)
     rows = []
@@ -200,7 +206,7 @@ def correlation(x: Floats, y: Floats, blocks: Integers) -> Estimate:
 
 
 def after_reappearance(square: Floats, runs: Runs, blocks: Integers, visible: Bools) -> dict[str, Estimate]:
-    """RMSE by ticks since something is visible again, over runs in which it still is."""
+    """RMSE by ticks since something is visible (again), over runs in which it still is."""
     return {str(lag): rmse(*_at_lag(square, runs, blocks, visible, lag)) for lag in AFTER}
 
 
@@ -218,7 +224,7 @@ def _at_lag(
 def ticks_to_reacquire(
     square: Floats, runs: Runs, blocks: Integers, visible: Bools, most: int
 ) -> tuple[Estimate, Estimate, int]:
-    """(until the RMSE over all re-appearances is within 1.2 x the visible one, the median run by run, lost).
+    """(until the RMSE over all these runs is within 1.2 x the visible one, the median run by run, lost).
 
     In ticks since visible again, at most `most`: a run that was in view for so long and is not back by then
     is lost, and counts as `most`. One that went out of view earlier counts only where it was back by then.
@@ -226,7 +232,7 @@ def ticks_to_reacquire(
     known = runs.visible >= 0
     if not known.any() or not visible.any():
         return nothing(), nothing(), 0
-    kept = Runs(runs.begin[known], runs.back[known], runs.visible[known])
+    kept = runs.only(known)
     count = int(blocks.max(initial=-1)) + 1
     visible_sum, visible_ticks = per_block(square, blocks, visible)
     sums, ticks = np.zeros((most, count)), np.zeros((most, count))

@@ -13,9 +13,19 @@ import numpy.typing as npt
 from rssm_ros.evaluation import page_tables as tables
 from rssm_ros.evaluation import plots, plots_time
 from rssm_ros.evaluation.errors import EvaluationError
-from rssm_ros.evaluation.page_words import Verdict, headline, pictures, shortfall, standing, verdict
+from rssm_ros.evaluation.page_words import (
+    BAND,
+    GOOD_RATIO,
+    Verdict,
+    headline,
+    pictures,
+    shortfall,
+    standing,
+    verdict,
+)
 from rssm_ros.evaluation.plots import Plot
 from rssm_ros.evaluation.scorecard import Grouped, Scorecard, TargetScore
+from rssm_ros.evaluation.statistics import Estimate
 from rssm_ros.evaluation.units import NONE, PERCENT, RATIO, TICKS, Scale
 from rssm_ros.paths import share_path
 
@@ -139,20 +149,19 @@ def tiles(score: TargetScore) -> tuple[Tile, ...]:
     """The figures that decide, as tiles."""
     scale, made = Scale.of(score.unit), []
 
-    def add(label: str, found: Any, how: Scale, good: bool | None = None) -> None:
+    def add(label: str, found: Estimate | None, how: Scale, low: float, high: float) -> None:
+        """Coloured by whether the figure is within the bounds, and shown with the digits that tell."""
         if found is not None and np.isfinite(found.value):
-            made.append(Tile(label, how.with_unit(found.value), how.interval(found), good))
+            fine = how.telling(found.value, low, high)
+            good = None if math.isinf(low) and math.isinf(high) else low <= found.value <= high
+            made.append(Tile(label, fine.with_unit(found.value), how.interval(found), good))
 
-    covered = score.coverage.get("90", {}).get("hidden")
-    ratio, exact = score.ratio_to_best_classical, score.ratio_to_bayes
-    correlation = score.log_std_visibility_corr
-    add("error while hidden", score.errors.by_group.get("hidden"), scale)
-    add("of the best classical", ratio, RATIO, None if ratio is None else ratio.value <= 0.5)
-    add("of the exact filter", exact, RATIO, None if exact is None else exact.value <= 1.15)
-    add("inside 90 %, hidden", covered, PERCENT, None if covered is None else 0.88 <= covered.value <= 0.92)
-    back = score.ticks_to_reacquire
-    add("until found again", back, TICKS, back.value <= 2)
-    add("log std and visibility", correlation, RATIO, correlation.value <= -0.7)
+    add("error while hidden", score.errors.by_group.get("hidden"), scale, -math.inf, math.inf)
+    add("of the best classical", score.ratio_to_best_classical, RATIO, -math.inf, GOOD_RATIO)
+    add("of the exact filter", score.ratio_to_bayes, RATIO, -math.inf, 1.15)
+    add("inside 90 %, hidden", score.coverage.get("90", {}).get("hidden"), PERCENT, *BAND)
+    add("until found again", score.ticks_to_reacquire, TICKS, -math.inf, 2)
+    add("log std and visibility", score.log_std_visibility_corr, RATIO, -math.inf, -0.7)
     return tuple(made)
 
 

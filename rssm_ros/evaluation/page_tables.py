@@ -8,7 +8,7 @@ from typing import Any
 from rssm_ros.evaluation.plots import GROUPS, spoken
 from rssm_ros.evaluation.scorecard import Scorecard, TargetScore
 from rssm_ros.evaluation.statistics import Estimate
-from rssm_ros.evaluation.units import NATS, NONE, PERCENT, RATIO, TICKS, Scale
+from rssm_ros.evaluation.units import NATS, NONE, PERCENT, RATIO, TICKS, Scale, checked
 
 SHOWN_EVENTS = 200  # review events listed; the rest are in scorecard.json
 
@@ -67,7 +67,8 @@ def checks(card: Scorecard) -> Table:
     rows = []
     for item in card.checks:
         value = item.get("value")
-        shown = f"{value:.3g}" if isinstance(value, float | int) and not isinstance(value, bool) else NONE
+        known = isinstance(value, float | int) and not isinstance(value, bool)
+        shown = checked(float(value), item["bound"]) if known and value is not None else NONE
         key = float(value) if shown != NONE and value is not None else math.inf
         result = "pass" if item["pass"] else "fail"
         cells = (words(item["name"].replace("_", " ")), Cell(shown, key, kind="number"), words(item["bound"]))
@@ -101,6 +102,14 @@ def confidence(score: TargetScore) -> Table:
         for level, groups in sorted(score.coverage.items(), key=lambda item: float(item[0]))
     ]
     rows.append((words("negative log likelihood, nats"), *(figure(score.nll.get(g), NATS) for g in GROUPS)))
+    for name, item in score.baselines.items():
+        for level, groups in item.coverage.items():
+            if level == "90":
+                told = words(f"{spoken(name)}: truth inside the 90 % region that it claims itself")
+                rows.append((told, *(figure(groups.get(g), PERCENT) for g in GROUPS)))
+        if item.nll:
+            told = words(f"{spoken(name)}: negative log likelihood, nats")
+            rows.append((told, *(figure(item.nll.get(g), NATS) for g in GROUPS)))
     caption = "Confidence; regions in % of ticks, 95 % intervals over episodes"
     return Table(caption, ("measure", "visible", "partly hidden", "fully hidden"), tuple(rows))
 
@@ -115,8 +124,12 @@ def others(score: TargetScore) -> Table:
     ]
     rows += [
         (words(f"error at re-appearance, {scale.unit}"), figure(score.rmse_at_reappearance, scale)),
-        (words("ticks until within 1.2 x the visible error"), figure(score.ticks_to_reacquire, TICKS)),
+        (
+            words("ticks from visible again until within 1.2 x the visible error"),
+            figure(score.ticks_to_reacquire, TICKS),
+        ),
         (words("the same, median over hidden runs"), figure(score.ticks_to_reacquire_median, TICKS)),
+        *_first(score, scale),
         (
             words("correlation of log deviation and visible fraction"),
             figure(score.log_std_visibility_corr, RATIO),
@@ -129,11 +142,30 @@ def others(score: TargetScore) -> Table:
         (words("hidden error to the privileged filter's"), figure(score.ratio_to_privileged, RATIO)),
         (words("hidden error to the exact Bayes filter's"), figure(score.ratio_to_bayes, RATIO)),
         (words("hidden runs"), number(score.hidden_runs)),
-        (words("re-appearances of the same object"), number(score.reappearances)),
+        (words("re-appearances of what had been seen before"), number(score.reappearances)),
         (words("tracks lost"), number(score.tracks_lost)),
         (words("identity swaps"), number(score.identity_swaps)),
     ]
     return Table("Single figures", ("measure", "value"), tuple(row for row in rows if row[1].text != NONE))
+
+
+def _first(score: TargetScore, scale: Scale) -> list[tuple[Cell, Cell]]:
+    """What was hidden before it was ever seen, apart: nothing of it could be remembered."""
+    first = score.first_appearances
+    if first is None or not first.count:
+        return []
+    return [
+        (words(f"error at first appearance, {scale.unit}"), figure(first.rmse, scale)),
+        (
+            words("ticks from first visible until within 1.2 x the visible error"),
+            figure(first.ticks_to_acquire, TICKS),
+        ),
+        (
+            words("the same, median over hidden runs (first appearances)"),
+            figure(first.ticks_to_acquire_median, TICKS),
+        ),
+        (words("first appearances after a hidden run"), number(first.count)),
+    ]
 
 
 def images(card: Scorecard) -> Table | None:

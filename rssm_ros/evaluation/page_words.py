@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from rssm_ros.evaluation.plots import spoken
 from rssm_ros.evaluation.scorecard import Scorecard, TargetScore
 from rssm_ros.evaluation.statistics import Estimate
-from rssm_ros.evaluation.units import PERCENT, RATIO, Scale
+from rssm_ros.evaluation.units import PERCENT, RATIO, Scale, checked
 
 GOOD_RATIO = 0.5  # hidden error by that of the best classical baseline: the goal (DESIGN 11)
 BAND = (0.88, 0.92)  # of 90 % regions (DESIGN 11)
@@ -91,7 +91,10 @@ def _confidence(score: TargetScore) -> tuple[str, str, bool | None]:
         known.pop("hidden", None)
     if not known:
         return "unknown", "No regions could be checked against the truth.", None
-    told = " and ".join(f"{PERCENT.told(found)} of the time while {group}" for group, found in known.items())
+    told = " and ".join(
+        f"{PERCENT.telling(found.value, *BAND).told(found)} of the time while {group}"
+        for group, found in known.items()
+    )
     honest, aside, good = _honesty(known)
     text = f"Its 90 % regions hold the truth {told}. {aside}{_correlation(score)}"
     return honest, text.rstrip(), good
@@ -160,7 +163,9 @@ def shortfall(card: Scorecard) -> str:
     told = []
     for item in card.checks:
         if not item["pass"]:
-            value = "nothing to tell it by" if item["value"] is None else f"{item['value']:.3g}"
+            value = (
+                "nothing to tell it by" if item["value"] is None else checked(item["value"], item["bound"])
+            )
             told.append(f"{item['name'].replace('_', ' ')} {value} (asked for {item['bound']})")
     return f"Not reached: {'; '.join(told)}." if told else ""
 

@@ -6,8 +6,9 @@ the same recording when nothing is covered.
 
 import math
 from collections import Counter
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,7 +22,7 @@ from rssm_ros.evaluation.imposed import ImposedRecording, Imposition
 from rssm_ros.evaluation.open_loop import OpenLoop
 from rssm_ros.evaluation.pictures import WINDOW, psnr, ssim
 from rssm_ros.evaluation.replaying import Replay, Taken
-from rssm_ros.evaluation.rows import Arrays, Known, Row
+from rssm_ros.evaluation.rows import Arrays, Known, Model, Row
 from rssm_ros.evaluation.ticks import Ticks, TruthByTick
 from rssm_ros.online import noise
 from rssm_ros.online.belief import Belief
@@ -47,6 +48,7 @@ class How:
     memoryless: bool = True
     open_loop_every: int = 10  # ticks from one start to the next; 0: never
     detectors: Mapping[str, Detector] = field(default_factory=dict)  # by target
+    models: Mapping[str, str] = field(default_factory=dict)  # baseline models: name -> run or checkpoint
 
 
 @dataclass(frozen=True)
@@ -151,6 +153,15 @@ def _decoded(session: Session, belief: Belief, taken: Taken) -> dict[tuple[str, 
     return found
 
 
+def _followers(models: Mapping[str, str], contract: Contract) -> Sequence[Model]:
+    """One of each, at the beginning of a recording; torch is loaded only where there is any."""
+    if not models:
+        return ()
+    from rssm_ros.evaluation.baseline_models import Follower
+
+    return [Follower.of(Path(path), contract) for path in models.values()]
+
+
 class _Player:
     """Turns beliefs into rows, one tick after the other."""
 
@@ -174,7 +185,8 @@ class _Player:
         odometry = next(
             (found for spec in self._contract.targets if (found := odometry_of(self._contract, spec))), None
         )
-        self._arrays = Arrays(session, self._known, how.seed, odometry, how.memoryless, how.detectors)
+        models = _followers(how.models, self._contract)
+        self._arrays = Arrays(session, self._known, how.seed, odometry, how.memoryless, how.detectors, models)
         self._rows: list[Row] = []
         self._parts: list[Ticks] = []
         self._row, self._episode, self.lost = 0, -1, 0

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -57,12 +57,20 @@ class Known:
         return row.clear * label
 
 
+class Model(Protocol):
+    """A baseline model on its way through a recording, see `baseline_models.Follower`."""
+
+    def follow(self, rows: Sequence[Row]) -> Mapping[str, Array]:
+        """The next T rows -> mean and std of every target, [T, 2, d]."""
+
+
 @dataclass(frozen=True)
 class Arrays:
     """Turns rows into Ticks.
 
     odometry: (observation, indices of forward and turning speed), if there is any. memoryless: whether to ask
-    what every `MEMORYLESS_EVERY`th tick alone says. detectors: by target.
+    what every `MEMORYLESS_EVERY`th tick alone says. detectors: by target. models: told every row once, in
+    order.
     """
 
     session: Session
@@ -71,6 +79,7 @@ class Arrays:
     odometry: tuple[str, tuple[int, int]] | None
     memoryless: bool
     detectors: Mapping[str, Detector]
+    models: Sequence[Model] = ()
 
     def of(self, rows: Sequence[Row]) -> Ticks:
         """T rows -> Ticks, open loops left out."""
@@ -79,6 +88,7 @@ class Arrays:
         names = [spec.name for spec in contract.observations]
         patterns = {here: pattern(here) for here in {_here(belief) for belief in beliefs}}
         alone = self._memoryless(rows) if self.memoryless else {}
+        claims = [model.follow(rows) for model in self.models]
         return Ticks(
             episode=np.array([row.episode for row in rows], np.int64),
             t_ns=np.array([belief.stamp_ns for belief in beliefs], np.int64),
@@ -89,7 +99,12 @@ class Arrays:
             imposed=np.array([row.imposed for row in rows], bool),
             twist=_table([self._twist(row.taken) for row in rows], 2, np.float64),
             seconds=np.array([row.taken.seconds for row in rows], np.float64),
-            targets={spec.name: self._target(spec, rows, alone.get(spec.name)) for spec in contract.targets},
+            targets={
+                spec.name: self._target(
+                    spec, rows, alone.get(spec.name), [item[spec.name] for item in claims]
+                )
+                for spec in contract.targets
+            },
         )
 
     def _twist(self, taken: Taken) -> tuple[float, float]:
@@ -98,7 +113,9 @@ class Arrays:
         name, (forward, turn) = self.odometry
         return float(taken.values[name][forward]), float(taken.values[name][turn])
 
-    def _target(self, spec: TargetSpec, rows: Sequence[Row], alone: Array | None) -> TargetTicks:
+    def _target(
+        self, spec: TargetSpec, rows: Sequence[Row], alone: Array | None, models: Sequence[Array]
+    ) -> TargetTicks:
         ticks = [row.belief.tick for row in rows]
         truth, _ = self.known.truth[spec.name].of(ticks)
         claims = [row.belief.targets[spec.name] for row in rows]
@@ -128,6 +145,7 @@ class Arrays:
             exact=told(self.known.exact),
             detected=self._detected(spec, rows),
             open_loop=np.full((len(rows), 0, spec.dim), np.nan, np.float32),
+            models=np.stack(models, 1) if models else np.zeros((len(rows), 0, 2, spec.dim)),
         )
 
     def _detected(self, spec: TargetSpec, rows: Sequence[Row]) -> Array:

@@ -66,21 +66,61 @@ class Errors:
 
 @dataclass(frozen=True)
 class Baseline:
-    """Somebody else on the same ticks."""
+    """Somebody else on the same ticks. nll and coverage: empty of one that claims no deviation."""
 
     errors: Errors
     kind: str  # "classical", "learned", "privileged" or "exact"
     about: str  # what it is told, and where its parameters come from, in a sentence
+    nll: Grouped = field(default_factory=dict)  # nats: visible, partly, hidden
+    coverage: Mapping[str, Grouped] = field(default_factory=dict)  # of the regions that it claims itself
 
     def to_dict(self, unit: str) -> dict[str, Any]:
         """Plain data."""
         privileged = self.kind in ("privileged", "exact")
-        return {**self.errors.to_dict(unit), "kind": self.kind, "privileged": privileged, "about": self.about}
+        plain = {"kind": self.kind, "privileged": privileged, "about": self.about}
+        if self.nll:
+            coverage = {level: _plain(groups) for level, groups in self.coverage.items()}
+            plain |= {"nll": _plain(self.nll), "coverage": coverage}
+        return {**self.errors.to_dict(unit), **plain}
 
     @staticmethod
     def from_dict(data: Mapping[str, Any], unit: str) -> "Baseline":
         """The inverse of `to_dict`."""
-        return Baseline(Errors.from_dict(data, unit), data["kind"], data["about"])
+        coverage = {level: _grouped(groups) for level, groups in data.get("coverage", {}).items()}
+        errors = Errors.from_dict(data, unit)
+        return Baseline(errors, data["kind"], data["about"], _grouped(data.get("nll")), coverage)
+
+
+@dataclass(frozen=True)
+class FirstAppearances:
+    """Hidden runs at whose end an object appears that was never seen before: nothing could be remembered."""
+
+    count: int
+    rmse: Estimate  # at the first tick at which it is not hidden any more
+    rmse_after: Grouped  # by ticks since it is visible
+    ticks_to_acquire: Estimate  # since it is visible, until that curve is within 1.2 x visible
+    ticks_to_acquire_median: Estimate  # the same, run by run
+    never_acquired: int  # runs after which it was not found for a second in view
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data."""
+        figures = {name: _figure(getattr(self, name)) for name in _FIRST}
+        whole = {"count": self.count, "never_acquired": self.never_acquired}
+        return {**whole, **figures, "rmse_after": _plain(self.rmse_after)}
+
+    @staticmethod
+    def from_dict(data: Mapping[str, Any]) -> "FirstAppearances":
+        """The inverse of `to_dict`."""
+        figures = {name: Estimate.from_dict(data[name]) for name in _FIRST}
+        return FirstAppearances(
+            count=data["count"],
+            never_acquired=data["never_acquired"],
+            rmse_after=_grouped(data["rmse_after"]),
+            **figures,
+        )
+
+
+_FIRST = ("rmse", "ticks_to_acquire", "ticks_to_acquire_median")
 
 
 @dataclass(frozen=True)
@@ -91,7 +131,9 @@ class TargetScore:
     reference: str  # what counts as true: "recorded", or "unoccluded run"
     ticks: Mapping[str, int]  # labelled ones: visible, partly, hidden
     hidden_runs: int
-    reappearances: int  # of the same object, after a hidden run
+    # Re-appearances: of the very object that had been seen before it was hidden. Where it had never been seen
+    # it appears for the first time, and that is `first_appearances`.
+    reappearances: int
     errors: Errors
     rmse_at_reappearance: Estimate  # the first tick at which it is not hidden any more
     rmse_after_reappearance: Grouped  # by ticks since it is visible again
@@ -101,7 +143,7 @@ class TargetScore:
     coverage: Mapping[str, Grouped]  # "50", "90", "95" -> visible, partly, hidden
     std_visibility_corr: Estimate
     log_std_visibility_corr: Estimate
-    tracks_lost: int  # hidden runs after which it was not found again for a second in view
+    tracks_lost: int  # re-appearances after which it was not found again for a second in view
     identity_swaps: int  # another object came, the belief stayed with the one before
     open_loop: Grouped  # RMSE by ticks predicted without looking
     baselines: Mapping[str, Baseline]
@@ -109,6 +151,7 @@ class TargetScore:
     ratio_to_best_classical: Estimate | None  # hidden errors, same ticks
     ratio_to_privileged: Estimate | None = None
     ratio_to_bayes: Estimate | None = None
+    first_appearances: FirstAppearances | None = None  # None: written before they were told apart
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data, keys as in DESIGN 9."""
@@ -119,6 +162,8 @@ class TargetScore:
         plain["coverage"] = {level: _plain(groups) for level, groups in self.coverage.items()}
         plain[f"open_loop_rmse_{self.unit}"] = _plain(self.open_loop)
         plain["baselines"] = {name: item.to_dict(self.unit) for name, item in self.baselines.items()}
+        first = self.first_appearances
+        plain["first_appearances"] = None if first is None else first.to_dict()
         return plain | self.errors.to_dict(self.unit)
 
     @staticmethod
@@ -132,6 +177,8 @@ class TargetScore:
         plain["open_loop"] = _grouped(data.get(f"open_loop_rmse_{unit}"))
         items = data["baselines"].items()
         plain["baselines"] = {name: Baseline.from_dict(item, unit) for name, item in items}
+        first = data.get("first_appearances")
+        plain["first_appearances"] = None if first is None else FirstAppearances.from_dict(first)
         return TargetScore(errors=Errors.from_dict(data, unit), **plain)
 
 

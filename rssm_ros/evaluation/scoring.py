@@ -14,18 +14,20 @@ from rssm_ros.contract import Contract, TargetSpec
 from rssm_ros.evaluation import classical, measures
 from rssm_ros.evaluation.calibration import Depths, thresholds_of
 from rssm_ros.evaluation.classical import ABOUT, Detections, KalmanSettings, Told
-from rssm_ros.evaluation.rows import MEMORYLESS_EVERY
-from rssm_ros.evaluation.scorecard import Baseline, Errors, Surprise, TargetScore
-from rssm_ros.evaluation.statistics import Estimate
+from rssm_ros.evaluation.measures import Runs
+from rssm_ros.evaluation.rows import LEAST_STD, MEMORYLESS_EVERY
+from rssm_ros.evaluation.scorecard import Baseline, Errors, FirstAppearances, Surprise, TargetScore
+from rssm_ros.evaluation.statistics import Estimate, chi_squared
 from rssm_ros.evaluation.ticks import TargetTicks, Ticks
 from rssm_ros.online.baselines import EgoMotion, climatology
-from rssm_ros.online.regions import RegionMap, age_class
+from rssm_ros.online.regions import LEVELS, RegionMap, age_class, log_density
 from rssm_ros.online.surprise import Review, calibrated_after, surprised_for
 
 Array = npt.NDArray[Any]
 Floats = npt.NDArray[np.float64]
 PRIVILEGED = ("belt_informed", "carried")  # the first that there is
 EXACT_BAYES = "exact_bayes"
+NAMES = ("belief", "memoryless", *ABOUT)  # that no baseline model can have
 HINDSIGHT = "tuned in hindsight on these very ticks, which favours it"
 
 
@@ -36,6 +38,16 @@ class Priors:
     mean: Floats  # [d] its mean position
     kalman: KalmanSettings
     detections: Detections | None = None  # where there is a detector
+
+
+@dataclass(frozen=True)
+class Tracked:
+    """Somebody else's positions; T ticks."""
+
+    mean: Floats  # [T, d]; NaN: not asked
+    kind: str  # as `Baseline.kind`
+    about: str
+    std: Floats | None = None  # [T, d] that it claims of its normal distribution
 
 
 @dataclass(frozen=True)
@@ -116,8 +128,8 @@ def _resting_guess(item: Judged, guess: Floats) -> Floats:
     return item.rest.to_rest(whole) if whole.shape[1] == 2 else whole
 
 
-def trackers(item: Judged, priors: Priors | None) -> dict[str, tuple[Floats, str, str]]:
-    """NAME -> (positions [T, d], kind, about). Without `priors`, what can be tuned is tuned in hindsight."""
+def trackers(item: Judged, priors: Priors | None, models: Mapping[str, str]) -> dict[str, Tracked]:
+    """By name. Without `priors`, what can be tuned is tuned in hindsight. models: name -> about."""
     own = priors_of(item) if priors is None else priors
     source = HINDSIGHT if priors is None else "tuned on validation data"
     told = item.told
@@ -139,21 +151,24 @@ def trackers(item: Judged, priors: Priors | None) -> dict[str, tuple[Floats, str
         "of these very ticks, in hindsight" if priors is None else "of the validation data"
     )
     table = {
-        name: (classical.filled(path, guess), "classical", notes.get(name, ABOUT[name]))
+        name: Tracked(classical.filled(path, guess), "classical", notes.get(name, ABOUT[name]))
         for name, path in found.items()
     }
     if np.isfinite(item.data.memoryless).any():
         about = f"the same bundle with what came in this tick alone; every {MEMORYLESS_EVERY}th tick"
-        table["memoryless"] = (item.data.memoryless, "learned", about)
+        table["memoryless"] = Tracked(item.data.memoryless, "learned", about)
+    for at, (name, about) in enumerate(models.items()):
+        mean, std = item.data.models[:, at, 0], item.data.models[:, at, 1]
+        table[name] = Tracked(mean, "learned", about, std)
     if np.isfinite(item.data.velocity).any():
         velocity = item.rest.vector_to_rest(item.data.velocity)
         path = _from_rest(item, classical.carried(told, velocity))
-        table["carried"] = (classical.filled(path, guess), "privileged", ABOUT["carried"])
+        table["carried"] = Tracked(classical.filled(path, guess), "privileged", ABOUT["carried"])
     if np.isfinite(item.data.privileged).any():
         path = classical.filled(item.data.privileged, guess)
-        table["belt_informed"] = (path, "privileged", ABOUT["belt_informed"])
+        table["belt_informed"] = Tracked(path, "privileged", ABOUT["belt_informed"])
     if np.isfinite(item.data.exact).any():
-        table[EXACT_BAYES] = (classical.filled(item.data.exact, guess), "exact", ABOUT[EXACT_BAYES])
+        table[EXACT_BAYES] = Tracked(classical.filled(item.data.exact, guess), "exact", ABOUT[EXACT_BAYES])
     return table
 
 
@@ -174,9 +189,56 @@ def errors_of(item: Judged, mean: Floats) -> Errors:
     return Errors(*(measures.by_group(square, item.blocks, masks) for masks in kinds))
 
 
+def baseline_of(item: Judged, other: Tracked) -> Baseline:
+    """What somebody else scores; regions are those of the normal distribution that it claims."""
+    errors = errors_of(item, other.mean)
+    if other.std is None:
+        return Baseline(errors, other.kind, other.about)
+    std = np.maximum(other.std, LEAST_STD)
+    nll = -log_density(other.mean[:, None], std[:, None], item.data.truth)
+    square = np.square((item.data.truth - other.mean) / std).sum(-1)
+    limits = {f"{100 * level:g}": chi_squared(item.spec.dim, level) for level in LEVELS}
+    known = np.isfinite(square)
+    inside = {level: np.where(known, square <= limit, np.nan) for level, limit in limits.items()}
+
+    def grouped(values: Floats) -> dict[str, Estimate]:
+        return {name: measures.average(values, item.blocks, mask) for name, mask in item.masks.items()}
+
+    coverage = {level: grouped(hits) for level, hits in inside.items()}
+    return Baseline(errors, other.kind, other.about, grouped(nll), coverage)
+
+
+def first_appearances(item: Judged, runs: Runs) -> FirstAppearances:
+    """What there is to tell of hidden runs at whose end something appears for the first time."""
+    visible = item.masks["visible"]
+    curve, median, never = measures.ticks_to_reacquire(
+        item.square, runs, item.blocks, visible, patience(item.dt)
+    )
+    return FirstAppearances(
+        count=len(runs.back),
+        rmse=measures.rmse(item.square, item.blocks, at_ticks(runs.back, len(visible))),
+        rmse_after=measures.after_reappearance(item.square, runs, item.blocks, visible),
+        ticks_to_acquire=curve,
+        ticks_to_acquire_median=median,
+        never_acquired=never,
+    )
+
+
+def patience(dt: float) -> int:
+    """Ticks in view after which what was not found is lost."""
+    return max(1, round(measures.LOST_AFTER_S / dt))
+
+
+def at_ticks(rows: Array, count: int) -> Array:
+    """[T] true at these ticks."""
+    mask = np.zeros(count, bool)
+    mask[rows] = True
+    return mask
+
+
 def score_target(
     item: Judged,
-    table: Mapping[str, tuple[Floats, str, str]],
+    table: Mapping[str, Tracked],
     region: RegionMap | None,
     modalities: list[str],
     ticks: Ticks,
@@ -186,19 +248,18 @@ def score_target(
     square, blocks, masks = item.square, item.blocks, item.masks
     visible, hidden = masks["visible"], masks["hidden"]
     count, runs = measures.hidden_runs(hidden, visible, item.episode, item.identity)
-    most = max(1, round(measures.LOST_AFTER_S / item.dt))
-    curve, median, lost = measures.ticks_to_reacquire(square, runs, blocks, visible, most)
-    back = np.zeros(len(square), bool)
-    back[runs.back] = True
-    baselines = {
-        name: Baseline(errors_of(item, mean), kind, about) for name, (mean, kind, about) in table.items()
-    }
+    before = measures.seen_before(item.identity, visible | masks["partly"])[runs.begin]
+    first, again = runs.only(~before), runs.only(before)
+    most = patience(item.dt)
+    curve, median, lost = measures.ticks_to_reacquire(square, again, blocks, visible, most)
+    back = at_ticks(again.back, len(square))
+    baselines = {name: baseline_of(item, other) for name, other in table.items()}
     best = best_classical(baselines)
 
     def against(name: str | None) -> Estimate | None:
         if name is None or name not in table:
             return None
-        other = np.square(table[name][0] - item.data.truth).sum(-1)
+        other = np.square(table[name].mean - item.data.truth).sum(-1)
         return measures.rmse_ratio(square, other, blocks, hidden)
 
     std = np.where(np.isfinite(item.data.truth).all(-1), np.exp(item.data.log_std), np.nan)
@@ -208,10 +269,10 @@ def score_target(
         reference=reference,
         ticks={name: int(mask.sum()) for name, mask in masks.items()},
         hidden_runs=count,
-        reappearances=len(runs.back),
+        reappearances=len(again.back),
         errors=errors_of(item, item.data.mean),
         rmse_at_reappearance=measures.rmse(square, blocks, back),
-        rmse_after_reappearance=measures.after_reappearance(square, runs, blocks, visible),
+        rmse_after_reappearance=measures.after_reappearance(square, again, blocks, visible),
         ticks_to_reacquire=curve,
         ticks_to_reacquire_median=median,
         nll={name: measures.average(item.data.nll, blocks, mask) for name, mask in masks.items()},
@@ -226,6 +287,7 @@ def score_target(
         ratio_to_best_classical=against(best),
         ratio_to_privileged=against(next((name for name in PRIVILEGED if name in table), None)),
         ratio_to_bayes=against(EXACT_BAYES),
+        first_appearances=first_appearances(item, first),
     )
 
 
@@ -305,7 +367,7 @@ def surprise_of(ticks: Ticks, bundle: Bundle) -> tuple[Surprise, Floats, Array]:
 
 def episode_sums(
     item: Judged,
-    table: Mapping[str, tuple[Floats, str, str]],
+    table: Mapping[str, Tracked],
     inside: Mapping[str, Floats],
     rows: slice,
 ) -> dict[str, Any]:
@@ -335,7 +397,7 @@ def episode_sums(
 
     whole = picked(lambda part: float(part.sum()))
     stretches = [picked(lambda part, at=at: float(part[at])) for at in range(count)]  # type: ignore[misc]
-    others = {name: sums(np.square(mean - item.data.truth).sum(-1)) for name, (mean, _, _) in table.items()}
+    others = {name: sums(np.square(other.mean - item.data.truth).sum(-1)) for name, other in table.items()}
     baselines = {
         name: {"squared_error_sum": {group: float(part.sum()) for group, part in of.items()}}
         for name, of in others.items()

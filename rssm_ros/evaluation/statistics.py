@@ -72,6 +72,26 @@ def root_ratio(numerator: Vector, denominator: Vector) -> Vector:
     return np.sqrt(ratio(numerator, denominator))
 
 
+def chi_squared(dim: int, probability: float) -> float:
+    """The squared distance, in deviations, within which a normal in `dim` dimensions lies so often."""
+
+    def within(square: float) -> float:  # the regularised gamma function P(dim / 2, square / 2)
+        half, shape = square / 2, 1.0 if dim % 2 == 0 else 0.5
+        share = 1 - math.exp(-half) if dim % 2 == 0 else math.erf(math.sqrt(half))
+        while shape < dim / 2:  # P(a + 1, x) = P(a, x) - x^a e^-x / Gamma(a + 1)
+            share -= half**shape * math.exp(-half) / math.gamma(shape + 1)
+            shape += 1
+        return share
+
+    low, high = 0.0, 1.0
+    while within(high) < probability:
+        high *= 2
+    for _ in range(60):
+        middle = (low + high) / 2
+        low, high = (middle, high) if within(middle) < probability else (low, middle)
+    return high
+
+
 def mean(values: Vector) -> Vector:
     """The mean over seeds."""
     return np.asarray(values.mean(-1))

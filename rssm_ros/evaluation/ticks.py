@@ -30,6 +30,7 @@ class TargetTicks:
     exact: Array  # [T, d] where the exact Bayes filter has it; NaN: nobody knows
     detected: Array  # [T, d + 1] where a detector has it, and how far it stands out (nats a pixel); NaN: none
     open_loop: Array  # [T, H, d] predicted without looking from here on; NaN: not predicted from here
+    models: Array  # [T, M, 2, d] mean and std that each baseline model claims
 
 
 @dataclass(frozen=True)

@@ -1,11 +1,24 @@
 """How figures are said to people: centimetres where metres are small, intervals beside values."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from rssm_ros.evaluation.statistics import Estimate
 
 NONE = "–"  # where there is nothing to tell
+
+
+def bounds_of(bound: str) -> tuple[float, float]:
+    """The ends of what a check asks for: "0.88 to 0.92", or "<= 2"."""
+    low, separator, high = bound.partition(" to ")
+    return (float(low), float(high)) if separator else (-math.inf, float(bound.removeprefix("<=")))
+
+
+def checked(value: float, bound: str) -> str:
+    """A check's figure with three digits, and more where those would lie on the other side of its bound."""
+    low, high = bounds_of(bound)
+    texts = (f"{value:.{digits}g}" for digits in range(3, 18))
+    return next(text for text in texts if (low <= float(text) <= high) == (low <= value <= high))
 
 
 @dataclass(frozen=True)
@@ -26,6 +39,16 @@ class Scale:
         if number is None or not math.isfinite(number):
             return NONE
         return f"{self.factor * number:z.{self.digits}f}"
+
+    def telling(self, number: float, low: float, high: float) -> "Scale":
+        """This scale, with more digits where the number as shown would lie on the other side of a bound."""
+        ends = (round(self.factor * end, 9) for end in (low, high))
+        least, most = ends
+        for digits in range(self.digits, self.digits + 9):
+            shown = round(self.factor * number, digits)
+            if (least <= shown <= most) == (low <= number <= high):
+                return replace(self, digits=digits)
+        return self
 
     def interval(self, found: Estimate | None) -> str:
         """`3.4 to 4.3`; empty where there is no interval."""

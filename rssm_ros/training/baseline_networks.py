@@ -11,12 +11,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 from itertools import pairwise
-from typing import NamedTuple
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from rssm_ros.contract import HIDDEN
+from rssm_ros.training import checkpoint
 from rssm_ros.training.errors import TrainingError
 from rssm_ros.training.learner import Perception
 from rssm_ros.training.options import Options
@@ -27,6 +29,7 @@ from rssm_ros.world_model.heads import TargetHead
 from rssm_ros.world_model.layers import Layer, wide
 
 KINDS = ("recurrent", "frames")
+KIND = "baseline"  # the key of a checkpoint's state that says which one it is; a world model's has none
 
 
 class BaselineNetwork(nn.Module):
@@ -186,3 +189,26 @@ class BaselineLearner(nn.Module):
         reader = self.perception[name]
         assert isinstance(reader, Perception)
         return losses.masked_mean(reader.loss(tokens[image], goal), seen)
+
+
+def load_baseline(directory: Path) -> tuple[BaselineNetwork, dict[str, Any]]:
+    """The network of a run or checkpoint directory, in eval mode on the CPU, and its `state.json`.
+
+    TrainingError if there is none, it is damaged, or it is no baseline's.
+    """
+    saved = checkpoint.read(directory)
+    if KIND not in saved.state:
+        raise TrainingError(
+            f"{directory} holds a world model, no baseline; make one with `rssm train-baseline`"
+        )
+    network = BaselineNetwork(
+        saved.state[KIND], Signals.from_dict(saved.state["signals"]), Sizes.from_dict(saved.state["sizes"])
+    )
+    own = {k.removeprefix("network."): v for k, v in saved.model.items() if k.startswith("network.")}
+    try:
+        network.load_state_dict(own)
+    except RuntimeError as error:
+        first = str(error).splitlines()[-1].strip()
+        raise TrainingError(f"{directory}: its tensors do not fit its own description ({first})") from error
+    network.eval().requires_grad_(False)
+    return network, saved.state

@@ -16,7 +16,7 @@ from rssm_ros.contract import Contract
 from rssm_ros.provenance import commit
 from rssm_ros.training import checkpoint, replay, restore
 from rssm_ros.training.augment import augment
-from rssm_ros.training.baseline_networks import BaselineLearner, BaselineNetwork
+from rssm_ros.training.baseline_networks import KIND, BaselineLearner
 from rssm_ros.training.errors import TrainingError
 from rssm_ros.training.feed import Feed
 from rssm_ros.training.machine import hardware, prepare
@@ -26,10 +26,9 @@ from rssm_ros.training.progress import Reporter, Sums
 from rssm_ros.training.replay import Batch, Replay
 from rssm_ros.training.stopping import Stop, stop_on_signals
 from rssm_ros.training.trainer import Ended
-from rssm_ros.world_model import Signals, Sizes
+from rssm_ros.world_model import Signals
 from rssm_ros.world_model.heads import TargetHead
 
-KIND = "baseline"  # the key of a checkpoint's state that says which one it is; a bundle's has none
 CARRIED = "stream/deter"  # what the streams remember, beside the optimizer's tensors
 
 
@@ -234,26 +233,3 @@ class BaselineTrainer:
         if ended.interrupted:
             say(f"go on with:  {self.again}")
         say(f"score with: rssm evaluate BAG... --bundle B --baseline-model {self.kind}={self.out}")
-
-
-def load_baseline(directory: Path) -> tuple[BaselineNetwork, dict[str, Any]]:
-    """The network of a run or checkpoint directory, in eval mode on the CPU, and its `state.json`.
-
-    TrainingError if there is none, it is damaged, or it is no baseline's.
-    """
-    saved = checkpoint.read(directory)
-    if KIND not in saved.state:
-        raise TrainingError(
-            f"{directory} holds a world model, no baseline; make one with `rssm train-baseline`"
-        )
-    network = BaselineNetwork(
-        saved.state[KIND], Signals.from_dict(saved.state["signals"]), Sizes.from_dict(saved.state["sizes"])
-    )
-    own = {k.removeprefix("network."): v for k, v in saved.model.items() if k.startswith("network.")}
-    try:
-        network.load_state_dict(own)
-    except RuntimeError as error:
-        first = str(error).splitlines()[-1].strip()
-        raise TrainingError(f"{directory}: its tensors do not fit its own description ({first})") from error
-    network.eval().requires_grad_(False)
-    return network, saved.state

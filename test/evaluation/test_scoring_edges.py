@@ -5,6 +5,7 @@ import pytest
 
 from rssm_ros.contract import find_contract
 from rssm_ros.evaluation import scoring
+from rssm_ros.evaluation.scorecard import Baseline, TargetScore
 from rssm_ros.evaluation.ticks import TargetTicks, Ticks
 
 CONTRACT = find_contract("manipulator")
@@ -31,6 +32,7 @@ def ticks_of(visibility, error, ahead=None):
         exact=nothing,
         detected=np.full((t, d + 1), np.nan),
         open_loop=truth[:, None] + np.stack([ahead, 0 * ahead], -1),
+        models=np.zeros((t, 0, 2, d)),
     )
     return Ticks(
         episode=np.zeros(t, np.int64),
@@ -70,3 +72,57 @@ def test_open_loop_errors_are_those_of_their_tick():
     ahead[3] += 10.0
     found = scoring.open_loop(judged([1.0] * 3 + [0.0] + [1.0] * 4, [0.0] * 8, ahead))
     assert [found[step].value for step in ("1", "2", "3")] == pytest.approx([1.0, 2.0, 3.0])
+
+
+def test_to_be_found_again_something_must_have_been_seen_before():
+    """Hidden from the start and well seen at once; later hidden again and off for three ticks in view."""
+    seen = [0.0] * 4 + [1.0] * 30 + [0.0] * 4 + [1.0] * 30
+    error = [3.0] * 4 + [0.1] * 30 + [2.0] * 4 + [1.0] * 3 + [0.1] * 27
+    item = judged(seen, error)
+    score = scoring.score_target(item, {}, None, [], ticks_of(seen, error), "recorded")
+    assert (score.hidden_runs, score.reappearances, score.first_appearances.count) == (2, 1, 1)
+    assert score.ticks_to_reacquire.value == score.ticks_to_reacquire_median.value == 3
+    assert score.first_appearances.ticks_to_acquire.value == 0
+    assert score.rmse_at_reappearance.value == pytest.approx(1.0)
+    assert score.first_appearances.rmse.value == pytest.approx(0.1)
+    after = {lag: round(figure.value, 3) for lag, figure in score.rmse_after_reappearance.items()}
+    assert (after["2"], after["3"]) == (1.0, 0.1)
+    assert score.first_appearances.rmse_after["0"].value == pytest.approx(0.1)
+    assert TargetScore.from_dict(score.to_dict()).to_dict() == score.to_dict()
+
+
+def test_who_claims_a_deviation_is_held_to_it():
+    """Errors drawn from what is claimed: regions hold what they say. Half the claim, and they do not."""
+    t, random = 4000, np.random.default_rng(0)
+    item = judged([1.0] * (t // 2) + [0.0] * (t // 2), np.zeros(t))
+    std = np.broadcast_to([0.02, 0.05], (t, 2))
+    mean = item.data.truth + std * random.normal(size=(t, 2))
+    fair, sure = (
+        scoring.baseline_of(item, scoring.Tracked(mean, "learned", "", factor * std)) for factor in (1.0, 0.5)
+    )
+    for level in ("50", "90", "95"):
+        for group in ("visible", "hidden"):
+            assert fair.coverage[level][group].value == pytest.approx(float(level) / 100, abs=0.03)
+            assert sure.coverage[level][group].value < float(level) / 100 - 0.1
+    entropy = np.log(0.02 * 0.05 * 2 * np.pi * np.e)
+    assert (
+        fair.nll["hidden"].value == pytest.approx(entropy, abs=0.1)
+        and fair.nll["hidden"].value < sure.nll["hidden"].value
+    )
+    plain = fair.to_dict("m")
+    assert Baseline.from_dict(plain, "m").to_dict("m") == plain
+    told_nothing = scoring.baseline_of(item, scoring.Tracked(mean, "classical", ""))
+    assert not told_nothing.coverage and "nll" not in told_nothing.to_dict("m")
+
+
+def test_a_network_is_no_classical_baseline_however_good():
+    item = judged([1.0] * 10 + [0.0] * 10, [0.0] * 20)
+    table = {
+        name: scoring.baseline_of(item, scoring.Tracked(item.data.truth + off, kind, ""))
+        for name, kind, off in (
+            ("kalman", "classical", 0.2),
+            ("hold_last", "classical", 0.3),
+            ("gru", "learned", 0.1),
+        )
+    }
+    assert scoring.best_classical(table) == "kalman"

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from rssm_ros.evaluation.statistics import Estimate, estimate, mean, ratio, root_ratio
+from rssm_ros.evaluation.statistics import Estimate, chi_squared, estimate, mean, ratio, root_ratio
 
 
 def test_a_ratio_without_spread_has_an_interval_without_width() -> None:
@@ -40,3 +40,16 @@ def test_nothing_to_measure_is_none_in_json() -> None:
 def test_arrays_must_have_one_number_per_seed() -> None:
     with pytest.raises(ValueError, match="one number per seed"):
         estimate(ratio, [1, 2], [1, 2, 3])
+
+
+@pytest.mark.parametrize(
+    ("dim", "known"),  # quantiles of 50, 90 and 95 %, from a printed table
+    [
+        (1, (0.455, 2.706, 3.841)),
+        (2, (1.386, 4.605, 5.991)),
+        (3, (2.366, 6.251, 7.815)),
+        (6, (5.348, 10.645, 12.592)),
+    ],
+)
+def test_chi_squared(dim: int, known: tuple[float, ...]) -> None:
+    assert [chi_squared(dim, level) for level in (0.5, 0.9, 0.95)] == pytest.approx(known, abs=5e-4)
