@@ -20,6 +20,7 @@ from rssm_ros.evaluation import measures, scoring
 from rssm_ros.evaluation.detecting import Detector, calibrated
 from rssm_ros.evaluation.errors import EvaluationError
 from rssm_ros.evaluation.imposed import ImposedRecording
+from rssm_ros.evaluation.notes import notes_of
 from rssm_ros.evaluation.playing import UNOCCLUDED, How, Played
 from rssm_ros.evaluation.scorecard import (
     TRACE_FILE,
@@ -31,6 +32,7 @@ from rssm_ros.evaluation.scorecard import (
 )
 from rssm_ros.evaluation.sources import Source, Unusable, Watch, play_all
 from rssm_ros.evaluation.statistics import Estimate
+from rssm_ros.evaluation.surprises import surprise_of
 from rssm_ros.evaluation.ticks import Ticks
 from rssm_ros.online.regions import regions_of
 from rssm_ros.online.session import Session
@@ -43,10 +45,6 @@ BAYES_RATIO = (0.0, 1.15)
 HIDDEN_RATIO, REACQUIRED, COVERED_90, CORRELATION = (0.0, 0.5), (0.0, 2.0), (0.88, 0.92), (-1.0, -0.7)
 LEFT_OUT = "left out: "  # begins the note on a recording that could not be used
 UNJUDGED = "nothing was both seen and hidden: no bound of a shipped bundle was asked for"
-NO_MODELS = (
-    "no recurrent network and no network of single frames beside the bundle (`rssm train-baseline`, "
-    "--baseline-model); `memoryless` is the bundle itself with the latest tick alone"
-)
 
 
 # -- the scorecard -------------------------------------------------------------------------------------
@@ -158,7 +156,7 @@ def summarise(
     found, played = [source for source, _ in good], [item for _, item in good]
     ticks = joined(played)
     regions, modalities = regions_of(bundle), [spec.name for spec in contract.observations]
-    surprise, limits, begins = scoring.surprise_of(ticks, bundle)
+    surprise, limits, begins = surprise_of(ticks, bundle)
     trace = _trace(ticks, limits, begins)
     targets: dict[str, TargetScore] = {}
     sums: dict[str, Summing] = {}
@@ -217,7 +215,7 @@ def _judged(
 ) -> tuple[list[dict[str, Any]], list[str]]:
     """Checks, and what a reader has to know."""
     checks = _checks(targets) if check else []
-    notes = [*_notes(session, how, played), *([UNJUDGED] if check and not checks else [])]
+    notes = [*notes_of(session, how, played), *([UNJUDGED] if check and not checks else [])]
     if unusable:
         checks.append(_check("recordings_left_out", Estimate(len(unusable), math.nan, math.nan), (0.0, 0.0)))
         notes[:0] = [f"{LEFT_OUT}{item}" for item in unusable]
@@ -359,41 +357,6 @@ def _check(name: str, figure: Estimate | None, bounds: tuple[float, float]) -> d
     low, high = bounds
     bound = f"{low:g} to {high:g}" if low > 0 else f"<= {high:g}"
     return {"name": name, "value": value, "bound": bound, "pass": value is not None and low <= value <= high}
-
-
-def _notes(session: Session, how: How, played: Sequence[Played]) -> tuple[str, ...]:
-    contract, regions, notes = session.bundle.contract, regions_of(session.bundle), []
-    calibrated = session.bundle.calibration.get("particles", how.particles)
-    if calibrated != how.particles:
-        notes.append(f"regions are calibrated for {calibrated} particles, this is a run of {how.particles}")
-    for spec in contract.targets:
-        if not any(spec.name in item.references for item in played):
-            notes.append(f"{spec.name}: nothing recorded says where it was; not scored")
-        elif any(spec.name in item.unlabelled for item in played):
-            notes.append(
-                f"{spec.name}: nothing recorded says how much of it could be seen; "
-                "taken as visible with every picture"
-            )
-        if spec.name not in regions:
-            notes.append(
-                f"{spec.name}: the bundle's regions are not calibrated (`rssm calibrate`): no coverage"
-            )
-    if any(value == UNOCCLUDED for item in played for value in item.references.values()):
-        notes.append(
-            "where nothing was recorded the bundle is held against itself, undisturbed: a belief that never "
-            "moves would score well, so look at the truth as well where there is one"
-        )
-    if how.imposed:
-        notes.append("odometry is no reference: bundles decode pictures and targets, not odometry")
-    if not any(spec.kind == "image" for spec in contract.observations):
-        notes.append("the contract has no camera: no picture is predicted")
-    elif not any(len(rows) for item in played for rows in item.pictures.values()):
-        notes.append("no picture was predicted: nothing re-appeared and nothing was covered")
-    if contract.targets and not any(
-        np.isfinite(t.velocity).any() for item in played for t in item.ticks.targets.values()
-    ):
-        notes.append("no recording says how the belt moved: the privileged baseline is missing")
-    return (*notes, *([] if how.models else [NO_MODELS]))
 
 
 def recording_of(

@@ -15,7 +15,8 @@ from rssm_ros.contract import find_contract
 from rssm_ros.evaluation import playing, report
 from rssm_ros.evaluation.baseline_models import Follower, about
 from rssm_ros.evaluation.errors import EvaluationError
-from rssm_ros.evaluation.evaluate import NO_MODELS, evaluate
+from rssm_ros.evaluation.evaluate import evaluate
+from rssm_ros.evaluation.notes import NO_MODELS
 from rssm_ros.evaluation.playing import How
 from rssm_ros.evaluation.sources import sources
 from rssm_ros.online.session import Session
