@@ -64,7 +64,8 @@ class BaselineNetwork(nn.Module):
 
     def initial(self, rows: int) -> Tensor:
         """What is remembered before anything was seen, [B, D]; of `frames` always."""
-        return self.absent[self.signals.modalities[0]].new_zeros(rows, self.sizes.deter)
+        like: Tensor = self.absent[self.signals.modalities[0]]
+        return like.new_zeros(rows, self.sizes.deter)
 
     def encode(self, observations: Mapping[str, Tensor], presence: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """{m: [B, T, ...]} raw, presence {m: [B, T] bool} -> tokens {m: [B, T, E_m]}."""
