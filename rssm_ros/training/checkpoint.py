@@ -27,6 +27,7 @@ FOLDER = "checkpoints"
 KEEP = 2
 GONE = ("returns.weight",)  # tensors of old versions that nothing needs any more
 FILES = ("model.safetensors", "optimizer.safetensors", "state.json")
+BASELINE = "baseline"  # the key of a state that says which baseline it is; a world model's state has none
 
 
 @dataclass(frozen=True)
@@ -141,6 +142,17 @@ def read(directory: Path) -> Saved:
     return Saved(model, optimizer, state)
 
 
+def read_world_model(directory: Path) -> Saved:
+    """`read`, and a TrainingError where a baseline lies there instead."""
+    saved = read(directory)
+    if BASELINE in saved.state:
+        raise TrainingError(
+            f"{directory} holds the baseline {saved.state[BASELINE]!r}, no world model; "
+            "it is for `rssm evaluate --baseline-model`"
+        )
+    return saved
+
+
 def read_state(directory: Path) -> dict[str, Any]:
     """`state.json` of the newest checkpoint alone; TrainingError if there is none or it is damaged."""
     place = find(directory)
@@ -166,7 +178,7 @@ def load_checkpoint(directory: Path | str) -> tuple[WorldModel, Actor, Critic, d
     The state's keys: name, step, options, sizes, signals, contract, data, elapsed_s, validation, commit,
     hardware, and the `chain` of runs it started from, the first one first. TrainingError if unusable.
     """
-    saved = read(Path(directory))
+    saved = read_world_model(Path(directory))
     options = Options.from_dict(saved.state["options"])
     learner = Learner(
         Signals.from_dict(saved.state["signals"]), Sizes.from_dict(saved.state["sizes"]), options

@@ -89,7 +89,7 @@ def start_from(run: Path, learner: Learner, signals: Signals) -> list[dict[str, 
     The contract may have gained targets since: their heads start untrained. Returns the chain of runs that
     the weights come from. TrainingError if they do not fit.
     """
-    saved = checkpoint.read(run)
+    saved = checkpoint.read_world_model(run)
     refusal = f"--start-from {run}: its weights do not fit this preset and contract"
     try:
         found = learner.load_state_dict(saved.model, strict=False)

@@ -144,7 +144,7 @@ class Trainer:
             raise TrainingError(
                 f"{self.out} already holds a run; go on with --resume, or choose another --out"
             )
-        return checkpoint.read(self.out)
+        return checkpoint.read_world_model(self.out)
 
     def _open(self, data: Sequence[Path]) -> list[Any]:
         """Storages; the first process builds what is not there yet."""
