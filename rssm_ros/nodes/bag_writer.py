@@ -6,6 +6,7 @@ the folder reads as a finished bag all the time, with any program. Nothing here 
 """
 
 import os
+import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,7 @@ from typing import Any
 
 import yaml
 
+from rssm_ros.files import write_whole
 from rssm_ros.nodes.errors import NodeError
 
 CHUNK = 1 << 20  # bytes of messages in one chunk
@@ -93,6 +95,7 @@ class Ending:
         try:
             _write_all(self._file, data, self._kept)
         except OSError:
+            del self._pending[kept:]  # another ending will come, behind what stays
             _write_all(self._file, self._shown, self._kept)
             os.ftruncate(self._file, self._kept + len(self._shown))
             raise
@@ -124,7 +127,13 @@ class BagWriter:
         self._channels: dict[str, Channel] = {}
         self._splits: list[Split] = []
         self._whole, self._new, self._closed = Split(""), False, False
-        self._begin()
+        try:
+            self._begin()
+        except OSError as error:
+            shutil.rmtree(folder, ignore_errors=True)
+            raise NodeError(
+                f"{folder}: cannot record here ({error.strerror}); choose another folder"
+            ) from error
 
     def add(self, channel: Channel) -> None:
         """A topic that will be written; before its first message."""
@@ -150,7 +159,9 @@ class BagWriter:
             self.checkpoint()
 
     def checkpoint(self) -> None:
-        """Makes the bag on disk complete up to now. Raises OSError; the bag is then as complete as before."""
+        """Makes the bag on disk complete up to now. Raises OSError; it is then as complete as before, and
+        closed where it was the next file that could not begin.
+        """
         if not self._new:
             return
         self._finish()
@@ -180,7 +191,13 @@ class BagWriter:
         self._mcap = Writer(self._file, CHUNK, CompressionType.NONE, use_summary_offsets=False)
         self._mcap.start("ros2", "rssm_ros")
         self._new = True
-        self._finish()
+        try:
+            self._finish()
+        except OSError:
+            self._closed = True
+            self._file.close()
+            (self.folder / self._splits.pop().name).unlink(missing_ok=True)
+            raise
 
     def _finish(self) -> None:
         self._mcap.flush()  # the chunk
@@ -226,9 +243,7 @@ class BagWriter:
             "custom_data": self._about,
             "ros_distro": os.environ.get("ROS_DISTRO", "rssm_ros"),
         }
-        partial = self.folder / ".metadata.yaml.part"
-        partial.write_text(_yaml({"rosbag2_bagfile_information": information}))
-        partial.replace(self.folder / "metadata.yaml")
+        write_whole(self.folder / "metadata.yaml", _yaml({"rosbag2_bagfile_information": information}))
 
 
 class _Dumper(getattr(yaml, "CSafeDumper", yaml.SafeDumper)):  # type: ignore[misc]

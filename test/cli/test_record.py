@@ -2,6 +2,7 @@
 
 import json
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -133,6 +134,22 @@ def test_sigkill_leaves_a_bag_that_can_be_read(tmp_path: Path, robot: Robot) -> 
     process.communicate()
     odom = stamps(tmp_path / "bag", "/odom")
     assert odom == list(range(odom[0], odom[0] + len(odom) * 1_000_000, 1_000_000)) and odom
+
+
+@pytest.mark.ros
+@ignored
+def test_a_full_disk_ends_a_recording_in_a_line(tmp_path: Path, robot: Robot) -> None:
+    process = record("--out", tmp_path / "bag")
+    robot.until(robot.heard)
+    resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (400_000, resource.RLIM_INFINITY))
+    robot.until(lambda: process.poll() is not None)  # by itself
+    _, errors = process.communicate(timeout=30)
+    (line,) = (line for line in errors.splitlines() if line.startswith("rssm record: "))
+    assert process.returncode == 1 and "Traceback" not in errors
+    assert line.endswith("bag: cannot be written (File too large); it is whole up to here")
+    odom = stamps(tmp_path / "bag", "/odom")
+    assert odom == list(range(odom[0], odom[0] + len(odom) * 1_000_000, 1_000_000)) and odom
+    assert sorted(path.name for path in (tmp_path / "bag").iterdir()) == ["bag_0.mcap", "metadata.yaml"]
 
 
 def test_what_is_recorded_follows_the_contract() -> None:

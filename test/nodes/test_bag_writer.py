@@ -2,11 +2,13 @@
 
 import errno
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import tempfile
 import time
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import pytest
@@ -19,6 +21,7 @@ from rosbags.typesys import Stores, get_typestore
 from rssm_ros.nodes.bag_writer import BagWriter, Channel
 from rssm_ros.nodes.definitions import definition_of
 from rssm_ros.nodes.errors import NodeError
+from test.nodes.snapshots import largest_file, small_disk
 
 KIND = "std_msgs/msg/Float64"
 STORE = get_typestore(Stores.ROS2_JAZZY)
@@ -49,6 +52,15 @@ def opened(folder: Path, split_bytes: int = 0) -> BagWriter:
     writer.add(Channel("/value", KIND, definition_of(KIND), ({**quality, **times, **rest},)))
     writer.add(Channel("/silent", "sensor_msgs/msg/Image", definition_of("sensor_msgs/msg/Image")))
     return writer
+
+
+def endless(writer: BagWriter, told: list[int]) -> None:
+    """Writes for as long as it is let; told: how many are on the disk."""
+    for count in range(10**6):
+        writer.write("/value", count, number(count))
+        if count % 50 == 49:
+            writer.checkpoint()
+            told.append(count + 1)
 
 
 def values(path: Path) -> list[float]:
@@ -175,6 +187,88 @@ def test_a_full_disk_leaves_what_was_there(tmp_path: Path, monkeypatch: pytest.M
         writer.checkpoint()
     assert (tmp_path / "bag/bag_0.mcap").read_bytes() == before
     assert values(tmp_path / "bag") == list(range(10))
+
+
+@pytest.mark.parametrize("size", [0, 100, 300])  # nothing fits, a part, only the .mcap
+def test_where_the_disk_is_full_from_the_start_there_is_no_bag(tmp_path: Path, size: int) -> None:
+    def files() -> int:
+        return len(os.listdir("/proc/self/fd"))
+
+    opened(tmp_path / "before").close()  # what is imported when it is first needed
+    before = files()
+    with largest_file(size), pytest.raises(NodeError, match=r"bag: cannot record here \(File too large\)"):
+        BagWriter(tmp_path / "bag")
+    assert not (tmp_path / "bag").exists() and files() == before
+    BagWriter(tmp_path / "bag").close()
+    assert values(tmp_path / "bag") == []
+
+
+@pytest.mark.parametrize("close", ["while it is full", "when there is room again"])
+def test_a_bag_on_a_disk_that_fills_up_is_whole_up_to_there(tmp_path: Path, close: str) -> None:
+    writer, told, room = opened(tmp_path / "bag"), [0], ExitStack()
+    room.enter_context(largest_file(20_000))
+    with pytest.raises(OSError, match="File too large"):
+        endless(writer, told)
+    assert 200 < told[-1] < 1000
+    assert sorted(path.name for path in (tmp_path / "bag").iterdir()) == ["bag_0.mcap", "metadata.yaml"]
+    assert values(tmp_path / "bag") == list(range(told[-1]))
+    if close == "while it is full":
+        with pytest.raises(OSError, match="File too large"):
+            writer.close()
+        room.close()
+        assert values(tmp_path / "bag") == list(range(told[-1]))
+        return
+    room.close()
+    writer.close()  # as if nothing had been
+    smooth = opened(tmp_path / "smooth")
+    for count in range(told[-1] + 50):
+        smooth.write("/value", count, number(count))
+        if count % 50 == 49:
+            smooth.checkpoint()
+    smooth.close()
+    assert values(tmp_path / "bag") == list(range(told[-1] + 50))
+    assert (tmp_path / "bag/bag_0.mcap").read_bytes() == (tmp_path / "smooth/smooth_0.mcap").read_bytes()
+
+
+def test_where_the_next_file_cannot_begin_the_bag_ends(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    writer, write = opened(tmp_path / "bag", split_bytes=4000), os.pwrite
+
+    def full(file: int, data: bytes, offset: int) -> int:
+        if os.readlink(f"/proc/self/fd/{file}").endswith("bag_1.mcap"):
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return write(file, data, offset)
+
+    monkeypatch.setattr(os, "pwrite", full)
+    for count in range(200):
+        writer.write("/value", count, number(count))
+    with pytest.raises(OSError, match="No space left"):
+        writer.checkpoint()
+    writer.close()
+    assert sorted(path.name for path in (tmp_path / "bag").iterdir()) == ["bag_0.mcap", "metadata.yaml"]
+    assert values(tmp_path / "bag") == list(range(200))
+
+
+def test_a_disk_that_is_really_full(tmp_path: Path) -> None:
+    try:
+        disk = ExitStack()
+        disk.enter_context(small_disk(tmp_path, 64))
+    except (PermissionError, FileNotFoundError):
+        pytest.skip("only root can make a small disk")
+    with disk:
+        writer, told = opened(tmp_path / "bag"), [0]
+        with pytest.raises(OSError, match="No space left") as raised:
+            endless(writer, told)
+        assert raised.value.errno == errno.ENOSPC and told[-1] > 200
+        (tmp_path / "rest").write_bytes(bytes(shutil.disk_usage(tmp_path).free))
+        with pytest.raises(NodeError, match="No space left"):
+            BagWriter(tmp_path / "other")
+        assert sorted(path.name for path in tmp_path.iterdir()) == ["bag", "rest"]
+        with suppress(OSError):  # what had no room may have it now
+            writer.close()
+        found = values(tmp_path / "bag")
+        assert found == list(range(len(found))) and len(found) >= told[-1]
 
 
 def test_what_is_there_is_not_overwritten(tmp_path: Path) -> None:

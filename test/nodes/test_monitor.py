@@ -20,7 +20,7 @@ from rssm_ros.nodes.review_files import Review, find_reviews
 from rssm_ros.nodes.review_folder import ReviewFolder
 from rssm_ros.online.grid import SECOND
 from rssm_ros.online.reviews import OVERHEAD, Surprise
-from test.nodes.snapshots import channels, number, values
+from test.nodes.snapshots import channels, largest_file, number, values
 
 CONTRACT = find_contract("manipulator")
 TICK = SECOND // 20
@@ -206,6 +206,23 @@ def test_a_disk_that_fails_is_counted_and_the_watch_goes_on(
     world.run(25)
     assert world.monitor.counters["snapshots"] == 1 and not world.monitor.trouble
     world.monitor.end()
+
+
+@pytest.mark.parametrize("size", [0, 400, 2000])
+def test_a_disk_that_is_full_costs_a_snapshot_and_a_line(tmp_path: Path, size: int) -> None:
+    """It fills up while the snapshot is written: at its beginning, and after a part of it."""
+    world = World(tmp_path)
+    world.run(100)
+    with largest_file(size):
+        assert world.by_hand()[0]
+        world.run(25)
+    assert world.monitor.counters["failed/EFBIG"] == 1
+    assert world.monitor.note == "no snapshot: cannot be written (File too large)"
+    assert list(tmp_path.iterdir()) == [], "nothing of it is left"
+    world.run(100)
+    assert world.by_hand()[0]
+    (review,) = world.reviews()
+    assert review.counters["monitor_node"]["failed"] == 1 and not world.monitor.trouble
 
 
 def wait(world: World) -> None:
