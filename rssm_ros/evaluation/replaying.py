@@ -8,7 +8,7 @@ bitwise the beliefs that the robot's filter ends up with.
 
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import chain
 from typing import Any
 
@@ -17,9 +17,11 @@ import numpy.typing as npt
 from rssm_ros.contract import Contract
 from rssm_ros.online.belief import Belief, Floats
 from rssm_ros.online.clock import SAMPLE, RecordingClock
+from rssm_ros.online.errors import FilterError
 from rssm_ros.online.filter import Filter
 from rssm_ros.online.grid import SECOND, stamp_of, tick_of
 from rssm_ros.online.memory import Snapshot
+from rssm_ros.online.preprocess import prepare
 from rssm_ros.online.steps import Steps
 from rssm_ros.recordings import APPLIED, RESET, Observation, Recording
 
@@ -128,7 +130,7 @@ class Replay:
         """
         filter_ = FinalFilter(self.session, self.contract, self.particles, self.seed)
         messages = self.recording.observations()
-        first = _first(messages)  # read once: decoding costs as much as filtering
+        first = _first(messages, self.contract)  # read once: decoding costs as much as filtering
         clock = RecordingClock.of((item.received_ns, item.stamp_ns) for item in first if _dated(item))
         events = sorted(self.recording.events, key=lambda event: event.received_ns)[::-1]  # the next one last
         newest: dict[str, int] = {}
@@ -174,15 +176,27 @@ class Replay:
                     yield belief, filter_.taken[belief.tick]
 
 
-def _first(messages: Iterator[Observation]) -> list[Observation]:
-    """As many messages as the recording's clock looks at; they are gone from `messages`."""
+def _first(messages: Iterator[Observation], contract: Contract) -> list[Observation]:
+    """As many messages as the recording's clock looks at; they are gone from `messages`.
+
+    As the filter will prepare them: hundreds of pictures in a camera's own size are gigabytes.
+    """
     taken, dated = [], 0
     for item in messages:
-        taken.append(item)
+        taken.append(_prepared(item, contract))
         dated += _dated(item)
         if dated == SAMPLE:
             break
     return taken
+
+
+def _prepared(item: Observation, contract: Contract) -> Observation:
+    if item.name == APPLIED:
+        return item
+    try:
+        return replace(item, value=prepare(contract.observation(item.name), item.value))
+    except FilterError:  # the filter refuses and counts it
+        return item
 
 
 def _dated(item: Observation) -> bool:

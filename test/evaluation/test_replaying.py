@@ -1,6 +1,8 @@
 """A recording offline: the final beliefs of the robot's own filter, bit for bit."""
 
+import tracemalloc
 from collections import Counter
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -181,3 +183,27 @@ def test_what_went_in_is_told(name):
         assert set(taken.values) == set(taken.tokens) == {n for n, here in belief.presence.items() if here}
         assert taken.action.shape == (2,) and taken.seconds >= 0
         assert getattr(taken, name) is not None
+
+
+class Filmed(Made):
+    """Its pictures come in the camera's own size: 192 times a side."""
+
+    def observations(self):
+        for item in self._items:
+            if item.name == "camera":
+                large = np.repeat(np.repeat(item.value, 192, axis=0), 192, axis=1)
+                item = replace(item, value=large)
+            yield item
+
+
+def test_pictures_are_not_held_in_the_cameras_own_size():
+    """Of the first thousand messages, whose stamps say which clock counts, too."""
+    small = [bits(belief) for belief in final_beliefs(MODEL, Made(stream(5, 100)), 1, 0)]
+    recording = Filmed(stream(5, 100))
+    (whole,) = {item.value.nbytes for item in recording.observations() if item.name == "camera"}
+    tracemalloc.start()
+    large = [bits(belief) for belief in final_beliefs(MODEL, recording, 1, 0)]
+    _, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert large == small and len(large) >= 95, "the mean over a pixel's area is that pixel"
+    assert most < 20 * whole, "a hundred came"
