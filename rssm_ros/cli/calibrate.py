@@ -101,11 +101,12 @@ def _write(bundle: Any, folder: Path, found: Any, about: dict[str, Any]) -> None
     """Into bundle.json, and the card beside it."""
     from rssm_ros.bundle import write_manifest
     from rssm_ros.export.card import model_card
+    from rssm_ros.files import write_whole
 
     regions = {name: region.to_dict() for name, region in found.regions.items()}
     thresholds = {**bundle.thresholds, "surprise": found.surprise}
     changed = replace(bundle, thresholds=thresholds, calibration={**about, "regions": regions})
-    (folder / "README.md").write_text(model_card(write_manifest(changed, folder), folder))
+    write_whole(folder / "README.md", model_card(write_manifest(changed, folder), folder))
 
 
 def _print(report: dict[str, Any]) -> None:

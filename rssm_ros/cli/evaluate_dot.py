@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from rssm_ros.evaluation.dot import EPISODES, evaluate
+from rssm_ros.files import write_whole
 
 
 def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -38,8 +39,7 @@ def run(arguments: argparse.Namespace) -> int:
         return 2
     report = _watched(arguments)
     if arguments.out:
-        arguments.out.parent.mkdir(parents=True, exist_ok=True)
-        arguments.out.write_text(json.dumps(report, indent=2) + "\n")
+        write_whole(arguments.out, json.dumps(report, indent=2) + "\n")
     if arguments.json:
         print(json.dumps(report, indent=2))
     else:
