@@ -91,6 +91,7 @@ setup(
         "sim": ["mujoco>=3.2", "gymnasium>=1.0", "rosbags", "mcap", "av", "opencv-python"],
         "train": ["torch>=2.6", "tensordict", "safetensors", "tensorboard", "onnx", "onnxscript", "rosbags"],
         "gpu": ["onnxruntime-gpu>=1.18"],
+        "ray": ["ray[client]"],
         "viz": ["matplotlib", "jinja2", "av", "opencv-python"],
         "dev": [
             "pytest",

@@ -60,6 +60,12 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     )
     parser.add_argument("--seed", type=int, default=0, help="of the filter's noise (default 0)")
     parser.add_argument("--workers", type=int, default=os.cpu_count(), help="processes (default: all cores)")
+    parser.add_argument(
+        "--ray",
+        default="",
+        metavar="ADDRESS",
+        help="as Ray tasks: HOST:PORT, ray://HOST:PORT or auto; local: on --workers processes here",
+    )
     parser.add_argument("--namespace", default="", help="of the contract's topics in the bags")
     parser.add_argument(
         "--stamps", choices=("header", "log"), default="header", help="log: where drivers did not stamp"
@@ -130,7 +136,7 @@ def _watched(args: argparse.Namespace, session: Any, found: Any, validation: Any
 
     workers, check = args.workers or 1, not args.no_checks
     if args.json:
-        return evaluate(session, found, how, workers, validation, check=check)
+        return evaluate(session, found, how, workers, validation, check=check, ray=args.ray)
     columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
     # Drawn twice a second: ten times, as by default, takes 3 % of a core.
     with Progress(*columns, console=Console(stderr=True), refresh_per_second=2) as progress:
@@ -140,7 +146,7 @@ def _watched(args: argparse.Namespace, session: Any, found: Any, validation: Any
         def watch(share: float) -> None:
             progress.update(bar, completed=share)
 
-        return evaluate(session, found, how, workers, validation, watch, check)
+        return evaluate(session, found, how, workers, validation, watch, check, args.ray)
 
 
 def _report(out: Path, session: Any, found: Any, how: Any) -> None:

@@ -75,13 +75,14 @@ def evaluate(
     validation: Sequence[Source] = (),
     watch: Watch | None = None,
     check: bool = True,
+    ray: str = "",
 ) -> Evaluation:
     """Plays everything and scores it. Raises EvaluationError, RecordingError.
 
     A recording that cannot be used does not take the others with it: the scorecard is of those, names it in
     its notes, and has a check that fails.
     validation: data on which the classical trackers are tuned; without it they are tuned in hindsight.
-    check: whether the bounds of a shipped bundle are asked for.
+    check: whether the bounds of a shipped bundle are asked for. ray: the address of a cluster to work on.
     """
     if not found:
         raise EvaluationError("there is nothing to evaluate; give bags or folders of collected episodes")
@@ -90,9 +91,9 @@ def evaluate(
     about = _about(how.models, session.bundle)  # refuses before anything is played
     if validation:
         how = replace(how, detectors=_detectors(session.bundle.contract, validation))
-        priors, unused = _priors(session, validation, how, workers)
+        priors, unused = _priors(session, validation, how, workers, ray)
     begun = time.monotonic()
-    good, unusable = play_all(session, found, how, workers, watch)
+    good, unusable = play_all(session, found, how, workers, watch, ray)
     wall_s = time.monotonic() - begun
     return summarise(session, good, how, priors, wall_s, check, [*unusable, *unused], about)
 
@@ -122,10 +123,10 @@ def _detectors(contract: Contract, validation: Sequence[Source]) -> dict[str, De
 
 
 def _priors(
-    session: Session, validation: Sequence[Source], how: How, workers: int
+    session: Session, validation: Sequence[Source], how: How, workers: int, ray: str
 ) -> tuple[dict[str, scoring.Priors], list[Unusable]]:
     quick = How(how.particles, how.seed, memoryless=False, open_loop_every=0, detectors=how.detectors)
-    good, bad = play_all(session, validation, quick, workers)
+    good, bad = play_all(session, validation, quick, workers, ray=ray)
     ticks, contract = joined([item for _, item in good]), session.bundle.contract
     targets = contract.targets
     return {spec.name: scoring.priors_of(scoring.judged(contract, spec, ticks)) for spec in targets}, bad

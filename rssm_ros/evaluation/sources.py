@@ -58,11 +58,21 @@ def sources(bags: Sequence[Path], namespace: str = "", stamps: str = "header") -
             raise EvaluationError(f"{path}: there is no such bag or folder")
         files = sorted(path.glob("episode-*.npz")) if path.is_dir() else [path] * (path.suffix == ".npz")
         if not files:
-            found.append(Source(str(path), _content_id(path), None, namespace, stamps, bag))
+            found.append(Source(str(path), content_of(path), None, namespace, stamps, bag))
         for file in files:
-            content = hash_of([file])[:16]
-            found += [Source(str(file), f"{content}:{b}", (b, e), bag=bag) for b, e in _rows(file)]
+            rows = _rows(file)
+            found += [Source(str(file), content, at, bag=bag) for at, content in zip(rows, _ids(file, rows))]
     return found
+
+
+def content_of(path: Path, rows: tuple[int, int] | None = None) -> str:
+    """What identifies a recording, wherever it lies. rows: of a collected file; None: a bag."""
+    return _content_id(path) if rows is None else _ids(path, [rows])[0]
+
+
+def _ids(file: Path, rows: Sequence[tuple[int, int]]) -> list[str]:
+    content = hash_of([file])[:16]
+    return [f"{content}:{begin}" for begin, _ in rows]
 
 
 def _rows(file: Path) -> list[tuple[int, int]]:
@@ -112,7 +122,7 @@ def _work(index: int, source: Source, how: How) -> "Outcome":
     def watch(share: float) -> None:
         _worker["progress"][index] = share
 
-    return _tried(_worker["session"], source, how, watch)
+    return tried(_worker["session"], source, how, watch)
 
 
 # ------------------------------------------------------------------------------------------------------
@@ -134,7 +144,8 @@ class Unusable:
 Outcome = Played | RecordingError | EvaluationError
 
 
-def _tried(session: Session, source: Source, how: How, watch: Watch) -> Outcome:
+def tried(session: Session, source: Source, how: How, watch: Watch) -> Outcome:
+    """What comes of one recording."""
     try:
         return play(session, source.open(session.bundle.contract), how, watch, source.name)
     except (RecordingError, EvaluationError) as error:
@@ -142,17 +153,28 @@ def _tried(session: Session, source: Source, how: How, watch: Watch) -> Outcome:
 
 
 def play_all(
-    session: Session, found: Sequence[Source], how: How, workers: int, watch: Watch | None = None
+    session: Session,
+    found: Sequence[Source],
+    how: How,
+    workers: int,
+    watch: Watch | None = None,
+    ray: str = "",
 ) -> tuple[list[tuple[Source, Played]], list[Unusable]]:
     """Every recording that can be used, in order, and those that cannot; the same whatever the number of
-    workers. Raises the first one's RecordingError or EvaluationError where none can be used.
+    workers and wherever they are. ray: the address of a cluster to work on (see `ray_tasks`).
+
+    Raises the first one's RecordingError or EvaluationError where none can be used.
     """
     told = watch or (lambda share: None)
-    if workers <= 1 or len(found) == 1:
+    if ray:
+        from rssm_ros.evaluation.ray_tasks import on_ray
+
+        outcomes = on_ray(ray, session, found, how, workers, told)
+    elif workers <= 1 or len(found) == 1:
         outcomes = []
         for index, source in enumerate(found):
             share = lambda part, index=index: told((index + part) / len(found))  # noqa: E731
-            outcomes.append(_tried(session, source, how, share))
+            outcomes.append(tried(session, source, how, share))
         told(1.0)
     else:
         outcomes = _on_processes(str(session.bundle.folder), found, how, workers, told)
