@@ -1,8 +1,9 @@
 """Does `rssm evaluate` need more memory for a larger bag? Writes bags of raw 640 x 480 pictures and measures.
 
-scripts/large_bag.py EPISODES [--gigabytes 1 10]: EPISODES is a folder of `rssm collect manipulator --held-out`.
-Each bag is made of those episodes, over and over, with every picture enlarged; it is evaluated in a process of
-its own that may not allocate more than --limit, page and film included, and deleted. Exit 1 where one failed.
+scripts/large_bag.py EPISODES [--gigabytes 1 10]: EPISODES is a folder of `rssm collect manipulator
+--held-out`. Each bag is made of those episodes, over and over, with every picture enlarged; it is evaluated,
+page and film included, in a process of its own that may not allocate more than --limit, and deleted. Exit 1
+where one failed.
 """
 
 import argparse
@@ -50,7 +51,9 @@ def entries(contract: Contract, folder: Path, size: float) -> Iterator[bags.Entr
             written += len(made.message.data) if made.type == bags.IMAGE else 100
             yield made
         first += len(arrays["action"])
-    raise SystemExit(f"{folder}: holds no episode-*.npz; `rssm collect manipulator --held-out --out {folder}`")
+    raise SystemExit(
+        f"{folder}: holds no episode-*.npz; `rssm collect manipulator --held-out --out {folder}`"
+    )
 
 
 def measured(bag: Path, bundle: Path, limit: float) -> tuple[int, float, float]:
@@ -71,21 +74,30 @@ def measured(bag: Path, bundle: Path, limit: float) -> tuple[int, float, float]:
 
 def main() -> int:
     """Writes, measures, deletes, tells."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("episodes", type=Path)
     parser.add_argument("--gigabytes", type=float, nargs="+", default=[1.0, 10.0])
     parser.add_argument("--bundle", type=Path, default=ROOT / "models/manipulator")
-    parser.add_argument("--limit", type=float, default=2.0, help="GB that the evaluation may allocate (default 2)")
+    parser.add_argument(
+        "--limit", type=float, default=2.0, help="GB that the evaluation may allocate (default 2)"
+    )
     parser.add_argument("--how", default="mcap", help="mcap, mcap+zstd or db3 (default mcap)")
     given = parser.parse_args()
     contract, failed = find_contract("manipulator"), 0
     for wanted in given.gigabytes:
         with tempfile.TemporaryDirectory(prefix="rssm-large-") as folder:
-            bag = bags.write(Path(folder) / "bag", entries(contract, given.episodes, wanted * GIGABYTE), given.how)
+            bag = bags.write(
+                Path(folder) / "bag", entries(contract, given.episodes, wanted * GIGABYTE), given.how
+            )
             size = sum(file.stat().st_size for file in bag.iterdir())
             code, peak, seconds = measured(bag, given.bundle, given.limit)
         failed += code != 0
-        print(f"{size / GIGABYTE:.2f} GB: exit {code}, peak {peak / 1e6:.0f} MB, {seconds:.0f} s of processor", flush=True)
+        print(
+            f"{size / GIGABYTE:.2f} GB: exit {code}, peak {peak / 1e6:.0f} MB, {seconds:.0f} s of processor",
+            flush=True,
+        )
     return 1 if failed else 0
 
 

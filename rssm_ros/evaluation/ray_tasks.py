@@ -85,9 +85,7 @@ def on_ray(
     return [item.outcome for item in done]
 
 
-def _all_done(
-    ray: Any, session: Session, found: Sequence[Source], how: How, told: Watch
-) -> list[Done]:
+def _all_done(ray: Any, session: Session, found: Sequence[Source], how: How, told: Watch) -> list[Done]:
     bundled = ray.put(Bundled.of(session))
     shares = ray.remote(num_cpus=0)(Shares).remote(len(found))
     task = ray.remote(num_cpus=1)(work)
@@ -124,7 +122,10 @@ def connected(address: str, workers: int = 1) -> Iterator[Any]:
     try:
         ray.init(LOCAL, **local, **quiet) if address == LOCAL else ray.init(address, **quiet)
     except Exception as error:  # builtin errors of many kinds, and its own
-        raise EvaluationError(f"--ray {address}: no cluster to work on: {_first_line(error)}") from error
+        raise EvaluationError(
+            f"--ray {address}: no cluster to work on: {_first_line(error)} (one with a token needs "
+            "RAY_AUTH_MODE=token and that token here)"
+        ) from error
     try:
         if ray.cluster_resources().get("CPU", 0) < 1:
             raise EvaluationError(f"--ray {address}: the cluster has no processor to offer (num_cpus)")
@@ -144,9 +145,9 @@ def _reach(grpc: Any, address: str) -> None:
             grpc.channel_ready_future(channel).result(timeout=REACH_S)
         except grpc.FutureTimeoutError:
             raise EvaluationError(
-                f"--ray {address}: nothing there answers as Ray does, for {REACH_S:g} s; `ray start --head` "
-                f"begins a cluster (HOST:6379 on its machines, ray://HOST:10001 from elsewhere), --ray {LOCAL} "
-                "needs none"
+                f"--ray {address}: nothing there answered as Ray does, for {REACH_S:g} s; `ray start "
+                "--head` begins a cluster (HOST:6379 on its machines, ray://HOST:10001 from elsewhere), "
+                f"--ray {LOCAL} needs none"
             ) from None
 
 
@@ -199,7 +200,11 @@ def work(bundled: Bundled, index: int, source: Source, path: str, how: How, shar
 def _unfit(bundled: Bundled, source: Source, path: str) -> str:
     """Why this machine's figures would not be those of the one that asked, or nothing."""
     here = _versions()
-    other = [f"{name} {here[name] or 'is missing'}" for name, want in bundled.versions.items() if here[name] != want]
+    other = [
+        f"{name} {here[name] or 'is missing'}"
+        for name, want in bundled.versions.items()
+        if here[name] != want
+    ]
     if other:
         wanted = ", ".join(f"{name} {version}" for name, version in bundled.versions.items())
         return f"{', '.join(other)}; where the evaluation was started: {wanted}; install the same"

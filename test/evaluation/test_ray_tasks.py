@@ -80,7 +80,16 @@ def test_a_machine_that_cannot_take_part_says_why(folder, session, tmp_path):
 def test_nobody_there_is_told_in_time(folder, tmp_path, capsys, monkeypatch):
     pytest.importorskip("ray")
     monkeypatch.setattr(ray_tasks, "REACH_S", 0.5)
-    command = ["evaluate", str(folder), "--bundle", str(tiny_bundle()), "--out", str(tmp_path), "--json", "--ray"]
+    command = [
+        "evaluate",
+        str(folder),
+        "--bundle",
+        str(tiny_bundle()),
+        "--out",
+        str(tmp_path),
+        "--json",
+        "--ray",
+    ]
     with socket.create_server(("127.0.0.1", 0)) as silent:  # takes the call and never speaks
         port = silent.getsockname()[1]
         for address in (f"127.0.0.1:{port}", f"ray://127.0.0.1:{port}", "ray://127.0.0.1:1", "somewhere"):
