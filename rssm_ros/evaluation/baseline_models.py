@@ -20,7 +20,7 @@ from rssm_ros.contract import Contract, ContractError
 from rssm_ros.evaluation.errors import EvaluationError
 from rssm_ros.evaluation.rows import Row
 from rssm_ros.training import checkpoint
-from rssm_ros.training.baseline_networks import KIND, BaselineNetwork, load_baseline
+from rssm_ros.training.baseline_networks import BaselineNetwork, load_baseline
 
 Array = npt.NDArray[Any]
 WORDS = {  # kind -> what it is
@@ -101,7 +101,7 @@ def about(models: Mapping[str, str], bundle: Bundle) -> dict[str, str]:
 
 
 def _told(state: Mapping[str, Any], bundle: Bundle) -> str:
-    words = WORDS[state[KIND]].format(deter=state["sizes"]["deter"])
+    words = WORDS[state[checkpoint.BASELINE]].format(deter=state["sizes"]["deter"])
     minutes, hashes = state["processor_s"] / 60, state["hashes"]
     one = hashlib.sha256("".join(str(item) for item in hashes).encode()).hexdigest()[:12]
     entries = [item for item in bundle.dataset.values() if isinstance(item, Mapping)]
@@ -120,7 +120,7 @@ def _told(state: Mapping[str, Any], bundle: Bundle) -> str:
 
 def _check(folder: Path, state: Mapping[str, Any], contract: Contract) -> None:
     """EvaluationError where a network means other things by the numbers that it would be given."""
-    if KIND not in state:
+    if checkpoint.BASELINE not in state:
         raise EvaluationError(
             f"--baseline-model {folder}: holds a world model; make a baseline with `rssm train-baseline`"
         )

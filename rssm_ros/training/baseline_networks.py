@@ -29,7 +29,6 @@ from rssm_ros.world_model.heads import TargetHead
 from rssm_ros.world_model.layers import Layer, wide
 
 KINDS = ("recurrent", "frames")
-KIND = "baseline"  # the key of a checkpoint's state that says which one it is; a world model's has none
 
 
 class BaselineNetwork(nn.Module):
@@ -198,12 +197,14 @@ def load_baseline(directory: Path) -> tuple[BaselineNetwork, dict[str, Any]]:
     TrainingError if there is none, it is damaged, or it is no baseline's.
     """
     saved = checkpoint.read(directory)
-    if KIND not in saved.state:
+    if checkpoint.BASELINE not in saved.state:
         raise TrainingError(
             f"{directory} holds a world model, no baseline; make one with `rssm train-baseline`"
         )
     network = BaselineNetwork(
-        saved.state[KIND], Signals.from_dict(saved.state["signals"]), Sizes.from_dict(saved.state["sizes"])
+        saved.state[checkpoint.BASELINE],
+        Signals.from_dict(saved.state["signals"]),
+        Sizes.from_dict(saved.state["sizes"]),
     )
     own = {k.removeprefix("network."): v for k, v in saved.model.items() if k.startswith("network.")}
     try:

@@ -16,7 +16,7 @@ from rssm_ros.contract import Contract
 from rssm_ros.provenance import commit
 from rssm_ros.training import checkpoint, replay, restore
 from rssm_ros.training.augment import augment
-from rssm_ros.training.baseline_networks import KIND, BaselineLearner
+from rssm_ros.training.baseline_networks import BaselineLearner
 from rssm_ros.training.errors import TrainingError
 from rssm_ros.training.feed import Feed
 from rssm_ros.training.machine import hardware, prepare
@@ -97,8 +97,8 @@ class BaselineTrainer:
 
     def _load(self, saved: checkpoint.Saved) -> None:
         """All that a run is, bit for bit, where it was saved."""
-        if saved.state.get(KIND) != self.kind:
-            what = saved.state.get(KIND, "a world model")
+        if saved.state.get(checkpoint.BASELINE) != self.kind:
+            what = saved.state.get(checkpoint.BASELINE, "a world model")
             raise TrainingError(f"--resume: {self.out} holds {what}, not {self.kind}; choose another --out")
         restore.check_same(saved, self.options, self.contract, self.replay.total, self.contents, self.hashes)
         try:
@@ -206,7 +206,7 @@ class BaselineTrainer:
             tensors[CARRIED] = self.state
         network = self.learner.network
         facts: dict[str, Any] = {
-            KIND: self.kind,
+            checkpoint.BASELINE: self.kind,
             "name": self.out.resolve().name,
             "parameters": sum(p.numel() for p in network.parameters()),
             "commit": commit(),

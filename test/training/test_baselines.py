@@ -191,6 +191,20 @@ def test_what_does_not_fit_is_refused(data, tmp_path):
         BaselineTrainer("frames", SHORT, CONTRACT, [data], model, resume=True, quiet=True)
 
 
+def test_nobody_takes_a_baseline_for_a_world_model(data, tmp_path, capsys):
+    out = tmp_path / "run"
+    BaselineTrainer("frames", replace(SHORT, steps=1), CONTRACT, [data], out, quiet=True).run()
+    train = ["train", "--data", str(data), "--preset", "debug", "--steps", "1", "--threads", "1"]
+    for words in (
+        ["export", str(out), "--out", str(tmp_path / "bundle")],
+        [*train, "--out", str(out), "--resume"],
+        [*train, "--out", str(tmp_path / "next"), "--start-from", str(out)],
+    ):
+        assert main(words) == 2
+        err = capsys.readouterr().err
+        assert "holds the baseline 'frames', no world model" in err and "Traceback" not in err
+
+
 def test_a_loss_that_is_no_number_ends_the_run_with_the_last_good_weights(data, tmp_path):
     trainer = BaselineTrainer("frames", SHORT, CONTRACT, [data], tmp_path / "run", quiet=True)
     for name, head in trainer.learner.network.target_heads.items():
