@@ -23,7 +23,6 @@ from rssm_ros.online import noise
 from rssm_ros.online.belief import NEVER, Belief, Floats, TargetBelief
 from rssm_ros.online.errors import FilterError
 from rssm_ros.online.filter import Filter
-from rssm_ros.online.frozen import FrozenPictures
 from rssm_ros.online.grid import stamp_of, tick_of
 from rssm_ros.online.limits import Limits
 from rssm_ros.online.preprocess import prepare
@@ -159,11 +158,11 @@ def _trigger_age(ages: Mapping[str, int], contract: Contract) -> int:
 def play(
     steps: Steps, episode: Episode, stream: Stream, particles: int, seed: int, threshold: Threshold
 ) -> Played:
-    """A stream through a fresh filter, as filter_node does it, with what watches for frozen pictures beside
-    it: messages go in as they are received, and time goes on with them and at every quarter of a tick.
+    """A stream through a fresh filter, as filter_node does it: messages go in as they are received, and time
+    goes on with them and at every quarter of a tick.
     """
     contract = episode.contract
-    filter_, watch = Filter(steps, contract, particles, seed), FrozenPictures(contract)
+    filter_ = Filter(steps, contract, particles, seed)
     online, final = Told.nothing(episode), Told.nothing(episode)
     bits: dict[int, bytes] = {}
     counted: dict[str, int] = {}
@@ -183,19 +182,18 @@ def play(
     inbox = Inbox(stream)
     for now in _times(episode, stream):
         for message in inbox.until(now):
-            causes = _tell(filter_, message)
-            if message.name != APPLIED and "shape" not in causes:  # the node's decoding lets no such one by
-                causes += [FROZEN] * watch.observe(message.name, message.stamp_ns, message.value)
-            for cause in causes:
+            for cause in _tell(filter_, message):
                 counted.setdefault(cause, now)
         for belief in filter_.advance(now):
             hear(online, belief, now)
             here = episode.row(belief.tick) is not None
             if missed is None and here and not all(belief.presence.values()):
                 missed = now
+        if filter_.frozen_cameras:
+            counted.setdefault(FROZEN, now)
     for belief in filter_.revised():
         hear(final, belief, filter_.now_ns or 0)
-    return Played(online, final, bits, filter_.counters + watch.counters, counted, missed)
+    return Played(online, final, bits, filter_.counters, counted, missed)
 
 
 def _tell(filter_: Filter, message: Observation) -> list[str]:

@@ -98,7 +98,8 @@ class FinalFilter(Filter):
         begun = time.perf_counter()
         snapshot = super()._tick(tick, before)
         spent = time.perf_counter() - begun
-        seen = self._memory.observations.at(tick)
+        heard = self._memory.observations.at(tick)
+        seen = {name: item for name, item in heard.items() if name in snapshot.presence}
         tokens = {name: item.tokens for name, item in seen.items() if item.tokens is not None}
         values = {name: item.value for name, item in seen.items()}
         self.taken[tick] = Taken(self._action[0], values, tokens, spent)

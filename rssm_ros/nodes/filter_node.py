@@ -15,12 +15,12 @@ from rssm_ros.nodes.filter_trace import FilterTrace
 from rssm_ros.nodes.interfaces import COMMANDS, WATCHDOG, message_type, sensing
 from rssm_ros.nodes.managed import ManagedNode, Parameter, run
 from rssm_ros.nodes.model import BACKEND, load_model
-from rssm_ros.online import frozen
 from rssm_ros.online.filter import Filter
+from rssm_ros.online.frozen import AFTER
 
 LOCKSTEP_PATIENCE = 0.3  # s without any message; less than the second that the simulation waits
 RECENT = 16  # observations, of which the newest tick is looked for
-FROZEN = "shows the same picture again and again while odometry says that the robot moves"
+FROZEN = "shows the same picture again and again while odometry says that the robot moves; it does not count"
 
 
 class FilterNode(ManagedNode):
@@ -37,16 +37,11 @@ class FilterNode(ManagedNode):
         Parameter("lockstep", False, "the clock waits for answers: compute a tick when all of it is there"),
         Parameter(
             "frozen_after",
-            frozen.AFTER,
+            AFTER,
             "pictures in a row that repeat the one before bit for bit, while odometry says that the robot "
-            "moves, until the camera is called frozen; 0: never",
+            "moves, until the camera is called frozen and its pictures no longer count; 0: never",
             0,
             10000,
-        ),
-        Parameter(
-            "refuse_frozen",
-            False,
-            "use no picture of a frozen camera: the belief does not see then, and the gate holds the robot",
         ),
         Parameter("state_file", "filter_state.bin", "where ~/save_state and ~/load_state keep the belief"),
     )
@@ -67,9 +62,8 @@ class FilterNode(ManagedNode):
         mode = self.value("deterministic")
         particles = 1 if mode else self.value("particles")
         self.session.warm_up(particles)  # what a first call costs is paid before the first tick
-        self.filter = Filter(self.session, self.contract, particles, self.value("seed"), mode)
-        self._frozen = frozen.FrozenPictures(self.contract, self.value("frozen_after"))
-        self._refuses_frozen = bool(self.value("refuse_frozen"))
+        after = self.value("frozen_after")
+        self.filter = Filter(self.session, self.contract, particles, self.value("seed"), mode, after)
         self._specs = {spec.name: spec for spec in self.contract.observations}
         self._topics = BeliefTopics(self, self.contract, self.session)
         self._diagnostics = Diagnostics(self, "belief", self.session.fingerprint[:12])
@@ -109,8 +103,7 @@ class FilterNode(ManagedNode):
 
     def _counts(self) -> dict[str, int]:
         """Everything that is counted, by cause."""
-        ours = {**self._frozen.counters, **self._refused}
-        return {**self.filter.counters, **ours, **self.session.counters}
+        return {**self.filter.counters, **self._refused, **self.session.counters}
 
     def idle(self) -> float:
         """Often enough to notice that a tick has waited long enough."""
@@ -132,13 +125,15 @@ class FilterNode(ManagedNode):
             self._topics.publish(belief, self.filter.ahead(belief), self._picture)
             if self._trace is not None:
                 self._trace.online(belief)
+        for name in self.filter.frozen_cameras:
+            self.get_logger().warning(f"{name} {FROZEN}", throttle_duration_sec=10.0)
         self._tell()
 
     def _tell(self) -> None:
         """What became of the messages, and what is wrong with them, as diagnostics."""
         bad, lost = sum(self._refused.values()), self.session.lost
         told = [lost] if lost else []
-        told += [f"{name} {FROZEN}" for name in self._frozen.frozen()]
+        told += [f"{name} {FROZEN}" for name in sorted(self.filter.frozen_cameras)]
         told += [f"{bad} messages refused"] if bad else []
         self._diagnostics.publish(
             {**self._counts(), "backend": self.session.backend},
@@ -172,10 +167,6 @@ class FilterNode(ManagedNode):
             stamp = messages.stamp_ns(message.header.stamp)
             value = messages.read_observation(message, self._specs[kind])
             self._recent.append((kind, stamp))
-            if self._frozen.observe(kind, stamp, value):
-                self.get_logger().warning(f"{kind} {FROZEN}", throttle_duration_sec=10.0)
-                if self._refuses_frozen:
-                    raise messages.MessageError(f"{FROZEN}; its pictures are refused", "frozen")
             self.filter.observe(kind, stamp, value)
             if self._specs[kind].kind == "image":
                 self._picture = value
@@ -192,7 +183,6 @@ class FilterNode(ManagedNode):
 
     def _on_reset(self, _: Any, response: Any) -> Any:
         self.filter.reset()
-        self._frozen.forget()
         response.success, response.message = True, "the belief starts anew"
         return response
 

@@ -21,6 +21,7 @@ from rssm_ros.contract import Contract
 from rssm_ros.online import noise
 from rssm_ros.online.belief import Belief, Floats
 from rssm_ros.online.errors import FilterError
+from rssm_ros.online.frozen import AFTER, FrozenPictures, Watch
 from rssm_ros.online.grid import SECOND, stamp_of, tick_from, tick_of
 from rssm_ros.online.limits import Limits
 from rssm_ros.online.memory import Memory, Snapshot, pack, unpack
@@ -31,10 +32,8 @@ from rssm_ros.online.ring import DUPLICATE, AppliedLog, ObservationRing, Seen
 from rssm_ros.online.steps import Array, State, Step, Steps, initial_state
 
 FUTURE_NS = SECOND // 10  # how far ahead of `now` a stamp may lie
-WAITING, WAITING_LIMIT = (
-    "waiting",
-    1000,
-)  # messages kept before the first `advance`: nobody knows the time yet
+# Messages kept before the first `advance`: nobody knows the time yet.
+WAITING, WAITING_LIMIT = "waiting", 1000
 
 
 class Filter:
@@ -43,9 +42,11 @@ class Filter:
     `observe` and `applied` put messages in, `advance(now)` computes what is due and returns it. Data never
     raise: what is refused is counted in `counters`, by cause and as `source/cause`, and the cause is
     returned. Besides: `late` (accepted after its tick was computed), `replayed` (ticks computed again),
-    `skipped` (ticks so old and so lost that nobody needs them), `safe_assumed` (ticks before any command).
+    `skipped` (ticks so old and so lost that nobody needs them), `safe_assumed` (ticks before any command),
+    `repeated` (ticks whose picture was the one before), `frozen` (and did not count, see `FrozenPictures`).
 
     deterministic: one particle, its latent the mode instead of a draw; no spread, so no covariance (NaN).
+    frozen_after: as `FrozenPictures` has it.
     """
 
     def __init__(
@@ -55,17 +56,19 @@ class Filter:
         particles: int = 1,
         seed: int = 0,
         deterministic: bool = False,
+        frozen_after: int = AFTER,
     ) -> None:
         if particles < 1:
             raise FilterError(f"particles is {particles}; at least 1 is needed")
         if deterministic and particles > 1:
             raise FilterError(f"particles is {particles}; a deterministic filter has 1, more would be copies")
         self.session, self.contract, self.particles, self.seed = session, contract, particles, seed
-        self.deterministic = deterministic
+        self.deterministic, self.frozen_after = deterministic, frozen_after
         self.counters: Counter[str] = Counter()
         self.epoch = 0
         self.on_final: Callable[[Belief], None] | None = None  # gets each belief as it leaves the window
         self.limits = Limits(contract)
+        self._cameras = FrozenPictures(contract, frozen_after)
         self._specs = {spec.name: spec for spec in contract.observations}
         self._triggers = {spec.name for spec in contract.observations if spec.trigger}
         self._wait_ns, self._history = contract.patience_ns, contract.window_ticks
@@ -87,6 +90,7 @@ class Filter:
         self._memory = Memory(ObservationRing(self.contract.rate), AppliedLog(safe))
         self._early: list[Callable[[], str]] = []
         self._final = -1  # the last tick that was frozen
+        self.frozen_cameras: frozenset[str] = frozenset()  # by what `advance` returned last
 
     @property
     def now_ns(self) -> int | None:
@@ -204,8 +208,8 @@ class Filter:
     def advance(self, now_ns: int) -> list[Belief]:
         """Time is now_ns: computes every tick that is due, and returns those never returned before.
 
-        Normally none or one; several after a pause. A `now` before the last one starts a new epoch:
-        everything is forgotten. `now` 0 (a clock that does not run yet) does nothing.
+        Normally none or one; several after a pause. A `now` before the last one starts a new epoch. `now` 0
+        (a clock that does not run yet) does nothing.
         """
         if now_ns <= 0:
             return []
@@ -227,15 +231,22 @@ class Filter:
             self._memory.published = due
             if published is not None and len(fresh) < due - published:
                 self.counters["skipped"] += due - published - len(fresh)
-        if any(snapshot.assumed for snapshot in fresh):
-            self.counters["safe_assumed"] += sum(snapshot.assumed for snapshot in fresh)
+        for snapshot in fresh:
+            self._count_ticks(snapshot)
         beliefs = [belief_of(snapshot, self.contract) for snapshot in fresh]
         self._freeze(frozen)
         return beliefs
 
+    def _count_ticks(self, snapshot: Snapshot) -> None:
+        """What a tick says of itself when it is told first."""
+        if snapshot.assumed:
+            self.counters["safe_assumed"] += 1
+        for name in snapshot.watch.repeated:
+            self._count(name, "frozen" if name in snapshot.watch.frozen else "repeated")
+        self.frozen_cameras = snapshot.watch.frozen
+
     def _last_due(self, now_ns: int) -> int | None:
-        """The last tick to be computed: waited for long enough, or with every trigger in and none missing
-        before."""
+        """The last tick to be computed: waited for long enough, or every trigger in, and so before."""
         memory, rate = self._memory, self.contract.rate
         if memory.start is None:
             return None
@@ -263,8 +274,7 @@ class Filter:
         memory.computed, memory.dirty = due, None
 
     def _after_silence(self, tick: int, before: Snapshot | None) -> int:
-        """The next tick worth computing: lost ticks older than the window start from nowhere and lead
-        nowhere."""
+        """The next tick worth computing: lost ticks older than the window lead nowhere."""
         memory = self._memory
         assert memory.now_ns is not None
         frozen = self._frozen(memory.now_ns)
@@ -280,15 +290,18 @@ class Filter:
 
     def _tick(self, tick: int, before: Snapshot | None) -> Snapshot:
         """belief_k = step(belief_{k-1}, action over [k-1, k), whatever was seen at k)."""
-        observations = self._memory.observations.at(tick)
-        seen = dict(before.seen) if before and not self._begins(before.tick, tick) else {}
+        heard = self._memory.observations.at(tick)
+        goes_on = before if before and not self._begins(before.tick, tick) else None
+        seen, watch = (dict(goes_on.seen), goes_on.watch) if goes_on else ({}, Watch())
+        watch = self._cameras.look(watch, tick, heard)
+        observations = {name: item for name, item in heard.items() if name not in watch.frozen}
         first = self._is_first(tick, seen)
         state = self._initial if first or before is None else before.step.state
         action, known = self._action_into(tick)
         tokens = {name: self._tokens(name, item) for name, item in observations.items()}
         step = self._step(state, action, tokens, first, tick)
         seen |= dict.fromkeys(observations, tick)
-        return Snapshot(tick, step, seen, frozenset(observations), first, not (known or first))
+        return Snapshot(tick, step, seen, frozenset(observations), first, not (known or first), watch)
 
     def _step(
         self, state: State, action: Floats, tokens: Mapping[str, Floats], first: bool, tick: int
@@ -319,8 +332,7 @@ class Filter:
     def ahead(self, belief: Belief) -> Belief:
         """The belief rolled forward by the actuation delay, through commands already applied or published.
 
-        Uses what is known now; the noise is that of the ticks it passes, so an unseen tick turns out the
-        same.
+        By what is known now; the noise is that of the ticks it passes: an unseen tick turns out the same.
         """
         state, step, tick = State(belief.deter, belief.stoch), None, belief.tick
         for tick in range(belief.tick + 1, belief.tick + 1 + self.contract.actuation_delay):
@@ -370,9 +382,8 @@ class Filter:
         return pack(self._memory, {**self._identity(), **varying})
 
     def load_state(self, data: bytes) -> None:
-        """Continues from `save_state`'s bytes, bitwise; raises FilterError when they belong to another
-        filter."""
-        saved = Filter(self.session, self.contract, self.particles, self.seed, self.deterministic)
+        """Continues from `save_state`'s bytes, bitwise; raises FilterError when they are another filter's."""
+        saved = Filter(self.session, self.contract, self.particles, self.seed)
         header = unpack(data, saved._memory, self._identity())
         self._memory, self._early = saved._memory, []
         self.seed, self.epoch, self._final = int(header["seed"]), int(header["epoch"]), int(header["final"])
@@ -386,4 +397,5 @@ class Filter:
             "contract": f"{self.contract.name} {hashlib.sha256(document.encode()).hexdigest()[:12]}",
             "particles": self.particles,
             "deterministic": self.deterministic,
+            "frozen_after": self.frozen_after,
         }

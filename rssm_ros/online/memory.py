@@ -12,10 +12,11 @@ import numpy as np
 
 from rssm_ros.online.belief import TargetBelief
 from rssm_ros.online.errors import FilterError
+from rssm_ros.online.frozen import Watch
 from rssm_ros.online.ring import AppliedLog, ObservationRing
 from rssm_ros.online.steps import Array, State, Step
 
-FORMAT = 3
+FORMAT = 4
 MAGIC = b"rssm_ros filter state\n"  # then the SHA-256 of the rest, then the rest: an .npz
 _DIGEST = hashlib.sha256().digest_size
 
@@ -30,6 +31,7 @@ class Snapshot:
     presence: frozenset[str]
     first: bool  # (re)started here
     assumed: bool  # the action was not known and `safe` stood in
+    watch: Watch  # what the cameras have shown by now
 
     @property
     def lost(self) -> bool:
@@ -80,6 +82,7 @@ def pack(memory: Memory, header: Mapping[str, Any]) -> bytes:
             "first": anchor.first,
             "assumed": anchor.assumed,
             "targets": sorted(step.targets),
+            "watch": anchor.watch.to_dict(),
         }
         arrays |= {"anchor/deter": step.state.deter, "anchor/stoch": step.state.stoch}
         for name in _STEP:
@@ -143,4 +146,5 @@ def _anchor(about: Mapping[str, Any], arrays: Mapping[str, Array]) -> Snapshot:
     }
     step = Step(State(arrays["anchor/deter"], arrays["anchor/stoch"]), targets=targets, **parts)  # type: ignore[arg-type]
     seen, presence = dict(about["seen"]), frozenset(about["presence"])
-    return Snapshot(about["tick"], step, seen, presence, about["first"], about["assumed"])
+    watch = Watch.from_dict(about["watch"])
+    return Snapshot(about["tick"], step, seen, presence, about["first"], about["assumed"], watch)

@@ -20,6 +20,7 @@ from rssm_ros.contract import Contract
 from rssm_ros.online.clock import RecordingClock
 from rssm_ros.online.errors import FilterError
 from rssm_ros.online.filter import FUTURE_NS, WAITING_LIMIT
+from rssm_ros.online.frozen import FrozenPictures, Watch
 from rssm_ros.online.grid import nearest_by_tick, stamp_of, tick_of
 from rssm_ros.online.limits import Limits
 from rssm_ros.online.preprocess import prepare
@@ -52,7 +53,10 @@ class Grid:
         self._log = AppliedLog(self.limits.safe(None, np.zeros(contract.action_dim)))
         for stamp in resets_ns:
             self._log.restart(stamp)
+        self._begins = [tick_of(stamp, contract.rate) for stamp in resets_ns]
         self._terminals = terminals
+        self._cameras, self._watch = FrozenPictures(contract), Watch()
+        self._looked = -(2**62)  # the last tick of which it is known what counts
         self._history = contract.window_ticks
         self._now: int | None = None
         self._early: deque[Observation] = deque(maxlen=WAITING_LIMIT)
@@ -110,21 +114,30 @@ class Grid:
     def _until(self, last: int) -> Iterator[Row]:
         """Rows up to a tick; of stretches in which nothing was seen, those that the filter bridges."""
         rate, gap = self.contract.rate, self.contract.max_gap_ticks
-        while True:
-            after = last + 1 if self._done is None else self._done + 1
-            seen = self._ring.first_from(-(2**62) if self._done is None else after)
-            if seen is None or seen > last:
-                break
-            begin = seen if self._done is None or seen - self._done > gap else after
+        while (seen := self._ring.first_from(self._looked + 1)) is not None and seen <= last:
+            counts = self._look(seen)
+            if not counts:
+                continue
+            begin = seen if self._done is None or seen - self._done > gap else self._done + 1
             for tick in range(begin, seen + 1):
                 si, known = self._log.at(stamp_of(tick - 1, rate))
                 action = self.limits.normalise(si).astype(np.float32)
-                yield Row(tick, self._ring.at(tick), action, not known, tick in self._terminals)
+                yield Row(tick, counts if tick == seen else {}, action, not known, tick in self._terminals)
             self._done = seen
         self._ring.forget(last)
         # A tick that is bridged later still asks for the command before it.
         held = last if self._done is None else max(self._done, last - gap)
         self._log.forget(stamp_of(held, rate))
+
+    def _look(self, tick: int) -> dict[str, Seen]:
+        """What counts at a tick: all that was heard, but for pictures of a camera that is frozen."""
+        if any(self._looked < begin <= tick for begin in self._begins):
+            self._watch = Watch()
+        heard, self._looked = self._ring.at(tick), tick
+        self._watch = watch = self._cameras.look(self._watch, tick, heard)
+        for name in watch.repeated:
+            self._count(name, "frozen" if name in watch.frozen else "repeated")
+        return {name: item for name, item in heard.items() if name not in watch.frozen}
 
 
 class Episodes:

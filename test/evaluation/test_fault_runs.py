@@ -22,8 +22,11 @@ from rssm_ros.evaluation.fault_streams import (
     wrong_size,
 )
 from rssm_ros.evaluation.filtering import filter_episode
+from rssm_ros.online import noise
 from rssm_ros.online.filter import Filter
+from rssm_ros.online.limits import Limits
 from rssm_ros.online.session import Session
+from rssm_ros.online.steps import State
 from test.evaluation.test_filtering import NAMES, made_up_episode
 
 MS, SECOND, TICKS, SEED = 1_000_000, 1_000_000_000, 45, 5
@@ -123,6 +126,39 @@ def test_online_beliefs_know_how_old_their_picture_is_and_others_do_not(runs):
     assert np.isnan(runs.play(nothing).online.surprise[15:]).all()
 
 
+def test_a_belief_under_a_delay_is_the_one_of_then_predicted_on(session, arrays, episode):
+    """With all that was applied since, and nothing else: the filter adds no error of its own."""
+    contract, late = session.bundle.contract, only(NAMES, delay(200 * MS))
+    steps = RememberedTokens(session)
+    online: dict[bool, dict] = {}
+    for delayed in (False, True):
+        filter_ = Filter(steps, contract, 2, SEED)
+        stream = during(ONSET, 2**62, late if delayed else chain())(episode.stream)
+        beliefs = online[delayed] = {}
+        for now in sorted({m.received_ns for m in stream}):
+            for message in (m for m in stream if m.received_ns == now):
+                if message.name == "applied":
+                    filter_.applied(message.stamp_ns, message.value)
+                else:
+                    filter_.observe(message.name, message.stamp_ns, message.value)
+            for at in (now, now + 26 * MS):
+                beliefs |= {belief.tick: belief for belief in filter_.advance(at)}
+    limits, first = Limits(contract), episode.begin
+    actions = limits.normalise(limits.scale(arrays["action"])).astype(np.float32)
+    compared = 0
+    for tick in range(first + 20, first + TICKS - 1):
+        then, now = online[False][tick - 4], online[True][tick]
+        assert now.age == dict.fromkeys(NAMES, 4)
+        state = State(then.deter, then.stoch)
+        for k in range(tick - 3, tick + 1):
+            drawn = noise.draw(session.latent, SEED, k, 2)
+            step = session.predict(state, actions[k - first], False, drawn)
+            state = step.state
+        compared += now.deter.tobytes() == state.deter.tobytes()
+        assert now.targets["package"].mean.tobytes() == step.targets["package"].mean.tobytes()
+    assert compared == TICKS - 21
+
+
 def test_what_comes_twice_changes_nothing(runs, nominal):
     found = runs.play(only(COMMANDS_TOO, duplicate(30 * MS)))
     assert found.bits == nominal.bits and same_points(found.online, nominal.online)
@@ -157,12 +193,14 @@ def test_what_is_too_late_or_from_the_future_is_refused(runs, nominal):
     assert set(ahead.counted) == {"future"}
 
 
-def test_a_frozen_camera_looks_well_to_every_counter_but_the_one_that_watches_for_it(runs, nominal):
+def test_a_frozen_camera_is_noticed_and_no_longer_looked_at(runs, nominal):
     found = runs.play(only(["camera"], freeze(2**62, 2**62)))
     assert set(found.counted) == {"frozen"} and found.counted["frozen"] >= ONSET + 5 * 50 * MS
     assert found.counters["frozen"] > 0 and not nominal.counters["frozen"] and not nominal.counted
-    assert found.missed is None and found.bits != nominal.bits
-    assert set(found.online.age) == {0}
+    frozen = found.counters["frozen"]
+    assert found.missed == found.counted["frozen"] and found.bits != nominal.bits
+    assert found.online.age.tolist() == [0] * (TICKS - frozen) + [*range(1, frozen + 1)]
+    assert not runs.latest(only(["camera"], freeze(2**62, 2**62))).age.any(), "others believe what they see"
 
 
 def test_an_episode_without_its_gaps_and_with_them(session, arrays, episode):

@@ -4,12 +4,14 @@ Nothing of the filter's bookkeeping is used here: no ring, no replay, no window.
 """
 
 import hashlib
+import itertools
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from rssm_ros.contract import Contract
 from rssm_ros.online import noise
+from rssm_ros.online.frozen import AFTER, FAR, GAP, REST, ROUND
 from rssm_ros.online.grid import stamp_of, tick_of
 from rssm_ros.online.limits import Limits
 from rssm_ros.online.steps import initial_state
@@ -44,6 +46,32 @@ def chosen(messages: list[Message], contract: Contract) -> dict[int, dict[str, A
     return ticks
 
 
+def frozen_at(heard: dict[int, dict[str, Any]], contract: Contract, starts: list[int]) -> set[int]:
+    """Ticks whose picture (of "camera") does not count: it came before, time and again, while the robot of
+    "odom" went far. An episode's pictures are compared with its own.
+    """
+    found = set()
+    for tick in heard:
+        since = max((start for start in starts if start <= tick), default=-1)
+        ticks = [k for k in sorted(heard) if since <= k <= tick]
+        shown = [k for k in ticks if "camera" in heard[k]]
+        if "camera" not in heard[tick]:
+            continue
+        same = [k for k in shown if _digest(heard[k]["camera"]) == _digest(heard[tick]["camera"])]
+        changed = max((k for k in shown if k not in same), default=-1)
+        run = [k for k in same if k > changed]
+        sums, told = np.zeros(2), [k for k in ticks if "odom" in heard[k]]
+        far = False
+        for before, k in itertools.pairwise(told):
+            if k > run[0] and (k - before) * contract.dt <= GAP:
+                speed = np.asarray(heard[k]["odom"], np.float64)
+                sums = sums + np.where(np.abs(speed) > REST, speed, 0.0) * ((k - before) * contract.dt)
+                far = far or abs(sums[0]) >= FAR or abs(sums[1]) >= ROUND
+        if far and len(run) - 1 >= AFTER:
+            found.add(tick)
+    return found
+
+
 def action_at(stamp: int, commands: list[Message], safe: Any, begins: list[int]) -> Any:
     """Per channel the last one applied in the episode at or before a stamp; of the same stamp the lower
     digest.
@@ -69,12 +97,18 @@ def _in_order(messages: list[Message]) -> list[Message]:
 
 def beliefs(session: Any, contract: Contract, messages: list[Message], particles: int, seed: int, last: int):
     """{tick: (step, first, presence, age)} from the first observation to tick `last`."""
-    seen, commands, limits = chosen(messages, contract), _in_order(messages), Limits(contract)
+    heard, commands, limits = chosen(messages, contract), _in_order(messages), Limits(contract)
     safe = limits.safe(None, np.zeros(contract.action_dim))
     begins = [message.stamp for message in messages if message.name == "episode"]
     starts = [tick_of(stamp, contract.rate) for stamp in begins]
+    frozen = frozen_at(heard, contract, starts)
+    used = {
+        tick: {name: value for name, value in values.items() if name != "camera" or tick not in frozen}
+        for tick, values in heard.items()
+    }
+    seen = {tick: values for tick, values in used.items() if values}
     state, out, latest = initial_state(session.latent, particles), {}, {}
-    for tick in range(min(seen, default=last + 1), last + 1):
+    for tick in range(min(heard, default=last + 1), last + 1):
         since = max((start for start in starts if start <= tick), default=0)
         first = not any(max(since, tick - contract.max_gap_ticks) <= k < tick for k in seen)
         if tick == since:

@@ -12,6 +12,7 @@ from test.online.model import TinyModel
 
 MS = 1_000_000
 TICK = 50 * MS
+ODOMETRY = ("twist.twist.linear.x", "twist.twist.angular.z")
 
 
 def small_contract(**changes) -> Contract:
@@ -27,7 +28,7 @@ def small_contract(**changes) -> Contract:
             ObservationSpec(
                 "camera", "sensor_msgs/msg/Image", "image", (4, 4), 1, "stretch", trigger=True, wait=0.025
             ),
-            ObservationSpec("odom", "nav_msgs/msg/Odometry", "odom", fields=("v", "w")),
+            ObservationSpec("odom", "nav_msgs/msg/Odometry", "odom", fields=ODOMETRY),
         ),
         actions=(
             ActionSpec(
@@ -50,8 +51,8 @@ CONTRACT = small_contract()
 MODEL = TinyModel(CONTRACT)
 
 
-def new_filter(particles=1, seed=3, contract=CONTRACT) -> Filter:
-    return Filter(TinyModel(contract), contract, particles, seed)
+def new_filter(particles=1, seed=3, contract=CONTRACT, **options) -> Filter:
+    return Filter(TinyModel(contract), contract, particles, seed, **options)
 
 
 def image(value: int):

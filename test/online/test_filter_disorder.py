@@ -1,8 +1,8 @@
 """DESIGN 6's guarantee with every stream at its own rate: whatever the order, bitwise what the oracle has.
 
 Camera, odometry, joints and applied commands at 30, 50, 100 and 20 Hz with jitter, delays beyond the window,
-copies, contradictions, silences, a modality that dies, episodes that begin, and a scheduler that misses its
-ticks.
+copies, contradictions, silences, a modality that dies, a camera that hangs, episodes that begin, and a
+scheduler that misses its ticks.
 """
 
 from dataclasses import dataclass, replace
@@ -50,6 +50,8 @@ class World:
     lost: float  # share of messages that never come
     silence: tuple[int, int]  # first tick, ticks without anything
     dead: tuple[str, int]  # a modality, and the tick it dies at
+    hangs: tuple[int, int]  # first tick, ticks in which the camera shows the same
+    speed: float  # of the robot, about, m/s
     copies: int
     contradictions: int
     episodes: int  # how many begin on the way
@@ -66,6 +68,8 @@ worlds = st.builds(
     lost=st.sampled_from([0.0, 0.0, 0.3, 0.9]),
     silence=st.tuples(st.integers(0, 24), st.sampled_from([0, 0, 3, 6, 12])),
     dead=st.tuples(st.sampled_from(sorted(RATES)), st.integers(0, 48)),
+    hangs=st.tuples(st.integers(0, 6), st.sampled_from([0, 12, 24])),
+    speed=st.sampled_from([0.01, 0.3, 1.0]),
     copies=st.integers(0, 4),
     contradictions=st.integers(0, 4),
     episodes=st.sampled_from([0, 0, 1, 3]),
@@ -87,6 +91,7 @@ def _history(world: World, shapes) -> list[tuple[int, Message]]:
     """(arrival, message), in the order of arrival."""
     rng, start = np.random.default_rng(world.seed), 20 * TICK
     events: list[tuple[int, Message]] = []
+    hung = None
     for name, rate in RATES.items():
         period = 1000 * MS // rate
         for index in range(world.ticks * TICK // period):
@@ -95,6 +100,10 @@ def _history(world: World, shapes) -> list[tuple[int, Message]]:
             quiet = world.silence[0] <= tick < sum(world.silence)
             dies = name == world.dead[0] and tick >= world.dead[1]
             value = _value(name, shapes, rng)
+            if name == "odom":
+                value = (value + 1) * np.float32(world.speed)
+            elif name == "camera" and world.hangs[0] <= tick < sum(world.hangs):
+                value = hung = value if hung is None else hung
             if not quiet and not dies and rng.random() >= world.lost and not np.isnan(value).all():
                 delay = int(rng.choice(DELAYS[world.delays[name]])) * MS
                 events.append((stamp + delay, Message(name, stamp, value)))
@@ -163,8 +172,8 @@ def _bounded(filter_: Filter, now: int) -> None:
         assert calls["step"] + calls["predict"] - before <= filter_.most_steps
 
 
-def _check(session, contract, world: World, shapes) -> int:
-    """How many beliefs were compared."""
+def _check(session, contract, world: World, shapes) -> tuple[int, int]:
+    """How many beliefs were compared, and how many pictures of a frozen camera there were."""
     filter_ = Filter(session, contract, world.particles, SEED)
     events = _history(world, shapes)
     accepted, found = _run(filter_, world, events)
@@ -176,7 +185,7 @@ def _check(session, contract, world: World, shapes) -> int:
         now = tick_of(filter_.now_ns, contract.rate)
         ring = range(max(min(expected), now - filter_._history), now)
         assert set(ring) <= set(found), "the ring has a hole"
-    return len(found)
+    return len(found), filter_.counters["frozen"]
 
 
 SHAPES = {"camera": (4, 4, 1), "odom": (2,), "joints": (2,), "applied": (2,)}
@@ -193,7 +202,9 @@ def test_any_disorder_gives_bitwise_what_the_oracle_has(part):
         compared.append(_check(TinyModel(CONTRACT), CONTRACT, world, SHAPES))
 
     check()
-    assert len(compared) >= 550 and np.mean(np.array(compared) > 0) > 0.9, "too many worlds without a belief"
+    beliefs, frozen = np.array(compared).T
+    assert len(beliefs) >= 550 and np.mean(beliefs > 0) > 0.9, "too many worlds without a belief"
+    assert np.mean(frozen > 0) > 0.05, "too few worlds with a camera that hangs"
 
 
 @pytest.mark.parametrize("particles", [1, 32])
@@ -211,10 +222,12 @@ def test_a_real_bundle_too(particles):
             lost=0.2,
             silence=(5, 3 * seed),
             dead=("joints", 8),
+            hangs=(0, 12 * (seed == 2)),
+            speed=1.0,
             copies=4,
             contradictions=4,
             episodes=2,
             advances=advances,
             particles=particles,
         )
-        assert _check(session, contract, world, shapes) > 0
+        assert _check(session, contract, world, shapes)[0] > 0

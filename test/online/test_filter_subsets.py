@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from rssm_ros.online.belief import NEVER
+from rssm_ros.online.frozen import AFTER
 from test.online.streams import MS, TICK, bits, image, new_filter
 
 
@@ -106,3 +107,59 @@ def test_an_unseen_modality_and_a_black_picture_are_not_the_same():
     (left,), (right,) = (each.advance(23 * TICK + 26 * MS) for each in (filter_, other))
     assert spy.given[-1] == ["odom"] and seeing.given[-1] == ["camera", "odom"]
     assert left.age["camera"] == 1 and right.age["camera"] == 0
+
+
+def _hang(ticks, hangs, deaf=(), told=0.4):
+    """A robot that drives; at the ticks of `hangs` the camera shows the first of them again; nothing comes of
+    it at those of `deaf`.
+    """
+    filter_, finals, beliefs = new_filter(3), [], []
+    filter_.on_final = finals.append
+    for tick in range(20, 20 + ticks):
+        filter_.observe("odom", tick * TICK, [told, 0.0])
+        if tick not in deaf:
+            filter_.observe("camera", tick * TICK, image(hangs[0] if tick in hangs else tick))
+        beliefs += filter_.advance(tick * TICK + 26 * MS)
+    return filter_, beliefs, finals
+
+
+def test_pictures_of_a_frozen_camera_do_not_count():
+    hangs = range(25, 45)
+    filter_, beliefs, finals = _hang(40, hangs)
+    refused = range(25 + AFTER, 45)  # 2 cm a tick
+    assert [b.tick for b in beliefs if not b.presence["camera"]] == list(refused)
+    assert [b.age["camera"] for b in beliefs if b.tick in refused] == [*range(1, len(refused) + 1)]
+    counted = {"repeated": AFTER - 1, "frozen": len(refused)}
+    assert {name: filter_.counters[name] for name in counted} == counted
+    assert {name: filter_.counters[f"camera/{name}"] for name in counted} == counted
+    assert not filter_.frozen_cameras and filter_.counters["accepted"] == 80
+    # They are as good as never sent, bit for bit.
+    without = _hang(40, hangs, deaf=refused)
+    assert [bits(b) for b in beliefs] == [bits(b) for b in without[1]]
+    assert len(finals) > 25 and [bits(b) for b in finals] == [bits(b) for b in without[2]]
+
+
+def test_a_camera_that_shows_the_same_of_a_robot_at_rest_is_looked_at():
+    filter_, beliefs, _ = _hang(40, range(25, 60), told=0.0)
+    assert all(belief.presence["camera"] for belief in beliefs)
+    assert filter_.counters["repeated"] == 34 and not filter_.counters["frozen"]
+
+
+def test_a_new_episode_is_no_repetition():
+    filter_ = new_filter()
+    for tick in range(20, 60):
+        if tick % 4 == 0:
+            filter_.begin_episode(tick * TICK)
+        filter_.observe("odom", tick * TICK, [0.4, 0.0])
+        filter_.observe("camera", tick * TICK, image(7))
+        filter_.advance(tick * TICK + 26 * MS)
+    assert filter_.counters["repeated"] == 30 and not filter_.counters["frozen"]
+
+
+def test_who_wants_to_look_at_frozen_pictures_can():
+    filter_ = new_filter(frozen_after=0)
+    for tick in range(20, 60):
+        filter_.observe("odom", tick * TICK, [0.4, 0.0])
+        filter_.observe("camera", tick * TICK, image(7))
+        assert filter_.advance(tick * TICK + 26 * MS)[0].presence["camera"]
+    assert not filter_.counters["repeated"] and not filter_.counters["frozen"]

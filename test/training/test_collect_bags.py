@@ -211,6 +211,23 @@ def test_rows_are_what_the_filter_steps_through(seed: int) -> None:
     assert len(rows) + counters["ticks_of_short_episodes"] == len(seen)
 
 
+def test_pictures_of_a_frozen_camera_are_not_there() -> None:
+    """As in the filter: from the fifth repetition on, 2 cm a tick; a new episode has shown nothing yet."""
+    messages: list[Observation] = []
+    picture = np.zeros((64, 64, 3), np.uint8)
+    for tick in range(100, 140):
+        stamp = tick * SECOND // 20
+        shown = picture if 110 <= tick < 135 else picture + np.uint8(tick)
+        messages.append(Observation("odom", stamp, stamp, np.array([0.4, 0.0], np.float32)))
+        messages.append(Observation("camera", stamp, stamp, shown))
+    found, counters = pieces(Made(MANIPULATOR, messages, (125 * SECOND // 20,)))
+    assert [len(arrays["reward"]) for arrays in found] == [25, 15]
+    unseen = [np.flatnonzero(~arrays["present_camera"]).tolist() for arrays in found]
+    assert unseen == [[*range(15, 25)], [*range(5, 10)]]
+    assert all(arrays["present_odom"].all() for arrays in found)
+    assert (counters["camera/repeated"], counters["camera/frozen"]) == (8, 15)
+
+
 # Where episodes begin and end -----------------------------------------------------------------------------
 
 
