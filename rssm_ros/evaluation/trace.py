@@ -6,6 +6,7 @@ raw records.
 """
 
 import json
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -21,19 +22,31 @@ class TraceError(ValueError):
 
 
 class TraceWriter:
-    """Appends records of one dtype to a new file."""
+    """Appends records of one dtype to a new file. Where the disk is full it says so once and writes no more:
+    no robot stops for its trace.
+    """
 
     def __init__(self, path: Path, dtype: np.dtype[np.void]) -> None:
-        self.dtype = dtype
+        self.dtype, self._path, self._full = dtype, path, False
         self._file = path.open("wb", buffering=0)
-        self._file.write(json.dumps(dtype.descr).encode() + b"\n")
+        self._append(json.dumps(dtype.descr).encode() + b"\n")
 
     def write(self, **values: Any) -> None:
         """One record by field name; fields not given are zero."""
         record = np.zeros((), self.dtype)
         for name, value in values.items():
             record[name] = value
-        self._file.write(record.tobytes())
+        if not self._full:
+            self._append(record.tobytes())
+
+    def _append(self, data: bytes) -> None:
+        try:
+            self._full = self._file.write(data) < len(data)  # the last record is cut off
+            why = "the disk is full"
+        except OSError as error:
+            self._full, why = True, str(error.strerror)
+        if self._full:
+            print(f"{self._path}: cannot be written ({why}); the trace ends here", file=sys.stderr)
 
     def close(self) -> None:
         """Closes the file."""

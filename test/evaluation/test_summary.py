@@ -17,6 +17,7 @@ from rssm_ros.evaluation.trace import (
     simulation_dtype,
     write_counters,
 )
+from test.disks import largest_file
 
 DT, MS = 0.05, 1_000_000
 
@@ -249,6 +250,22 @@ def test_traces_survive_a_half_written_record(tmp_path: Path) -> None:
     assert read_trace(path)["stamp_ns"].tolist() == [5, 6]
     assert read_last(path)["applied"].tolist() == [0.5, 6.0]
     writer.close()
+
+
+@pytest.mark.parametrize("room", [0, 100, 400])  # nothing, a part of the head, and of a record
+def test_a_full_disk_ends_a_trace_in_a_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], room: int
+) -> None:
+    path = tmp_path / "gate.trace"
+    with largest_file(room):
+        writer = TraceWriter(path, gate_dtype(2))
+        for stamp in range(20):
+            writer.write(stamp_ns=stamp)
+    writer.write(stamp_ns=99)  # there is room again, behind a record that was cut off
+    told = capsys.readouterr().err
+    assert told.count("\n") == 1 and told.startswith(f"{path}: cannot be written (")
+    stamps = read_trace(path)["stamp_ns"].tolist() if room > 100 else []
+    assert stamps == list(range(len(stamps))) and bool(stamps) == (room > 100)
 
 
 @pytest.mark.parametrize("content", [b"", b"no trace\n", b"[1]\n"])

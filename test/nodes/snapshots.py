@@ -1,9 +1,6 @@
-"""What tests of the monitor are made of: messages, channels, a review, full disks; without ROS."""
+"""What tests of the monitor are made of: messages, channels and a review, without ROS."""
 
-import resource
-import subprocess
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -41,30 +38,6 @@ REVIEW = Review(
     bytes=36,
     counters={"monitor_node": {"reviews": 1}, "filter_node": {"late": "2"}},
 )
-
-
-@contextmanager
-def largest_file(size: int) -> Iterator[None]:
-    """No file of this process grows beyond so many bytes: what is written fails as on a full disk."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-
-
-@contextmanager
-def small_disk(folder: Path, kilobytes: int) -> Iterator[None]:
-    """A folder becomes a disk of its own. Raises PermissionError where nobody but root may do so."""
-    size = f"size={kilobytes}k"
-    done = subprocess.run(["mount", "-t", "tmpfs", "-o", size, "tmpfs", str(folder)], capture_output=True)
-    if done.returncode:
-        raise PermissionError(done.stderr.decode())
-    try:
-        yield
-    finally:
-        subprocess.run(["umount", "-l", str(folder)], check=True)  # also while a file is open there
 
 
 def review(cause: str = HAND, **others: Any) -> Review:

@@ -21,7 +21,7 @@ from rosbags.typesys import Stores, get_typestore
 from rssm_ros.nodes.bag_writer import BagWriter, Channel
 from rssm_ros.nodes.definitions import definition_of
 from rssm_ros.nodes.errors import NodeError
-from test.nodes.snapshots import largest_file, small_disk
+from test.disks import largest_file, small_disk
 
 KIND = "std_msgs/msg/Float64"
 STORE = get_typestore(Stores.ROS2_JAZZY)

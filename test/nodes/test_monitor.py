@@ -20,7 +20,8 @@ from rssm_ros.nodes.review_files import Review, find_reviews
 from rssm_ros.nodes.review_folder import ReviewFolder
 from rssm_ros.online.grid import SECOND
 from rssm_ros.online.reviews import OVERHEAD, Surprise
-from test.nodes.snapshots import channels, largest_file, number, values
+from test.disks import largest_file
+from test.nodes.snapshots import channels, number, values
 
 CONTRACT = find_contract("manipulator")
 TICK = SECOND // 20
