@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ Array = npt.NDArray[Any]
 # + target: what only a simulator knows, in the robot's frame.
 VELOCITY = "velocity_"  # m/s, of what carries it
 EXACT = "exact_"  # the target's unit, where the exact Bayes filter has it
+EXACT_STD = "exact_std_"  # the root of its covariance's trace
 PRIVILEGED = "privileged_"  # m, where a tracker has it that knows more than any observation tells
 
 
@@ -88,8 +90,14 @@ class CollectedRecording:
 
     @property
     def exact(self) -> Mapping[str, Truth]:
-        """Target name -> where the exact Bayes filter has it, where recorded."""
-        return self._extra(EXACT)
+        """Target name -> where the exact Bayes filter has it and the deviation that it claims [T, d + 1],
+        where recorded; NaN where the deviation was not.
+        """
+        found = {}
+        for name, truth in self._extra(EXACT).items():
+            std = self._arrays.get(EXACT_STD + name, np.full(len(truth.value), np.nan))
+            found[name] = replace(truth, value=np.column_stack([truth.value, std]))
+        return found
 
     def _extra(self, prefix: str) -> dict[str, Truth]:
         values = {spec.name: self._arrays.get(prefix + spec.name) for spec in self.contract.targets}

@@ -1,11 +1,12 @@
 """A held-out set of the moving dot for scorecards: seeds that no training uses, and in every file where the
-exact Bayes filter has the dot (`exact_dot`), which knows the masks that the pictures do not tell.
+exact Bayes filter has the dot (`exact_dot`, `exact_std_dot`), which knows the masks that the pictures do not
+tell.
 """
 
 import numpy as np
 
 from rssm_ros.envs.dot import find_setting, simulate
-from rssm_ros.evaluation.collected import EXACT
+from rssm_ros.evaluation.collected import EXACT, EXACT_STD
 from rssm_ros.evaluation.dot import exact
 from rssm_ros.evaluation.errors import EvaluationError
 from rssm_ros.training.collect import Arrays, Source
@@ -32,8 +33,11 @@ def record(plan: BlockPlan) -> Arrays:
     """One block of episodes; about a second of computing for each."""
     setting = find_setting(plan.kind)
     tracks = exact(setting, simulate(setting, range(plan.seed, plan.seed + BLOCK)))
-    places = np.concatenate([track.mean for track in tracks]).astype(np.float32)
-    return {**recorded(plan), f"{EXACT}dot": places}
+    places, stds = (
+        np.concatenate([getattr(track, name) for track in tracks]).astype(np.float32)
+        for name in ("mean", "std")
+    )
+    return {**recorded(plan), f"{EXACT}dot": places, f"{EXACT_STD}dot": stds}
 
 
 def source(name: str) -> Source:

@@ -24,7 +24,7 @@ from rssm_ros.evaluation.page_words import (
     verdict,
 )
 from rssm_ros.evaluation.plots import Plot
-from rssm_ros.evaluation.scorecard import Grouped, Scorecard, TargetScore
+from rssm_ros.evaluation.scorecard import Grouped, Scorecard, TargetScore, weakest_correlation
 from rssm_ros.evaluation.statistics import Estimate
 from rssm_ros.evaluation.units import NONE, PERCENT, RATIO, TICKS, Scale
 from rssm_ros.paths import share_path
@@ -161,7 +161,9 @@ def tiles(score: TargetScore) -> tuple[Tile, ...]:
     add("of the exact filter", score.ratio_to_bayes, RATIO, -math.inf, 1.15)
     add("inside 90 %, hidden", score.coverage.get("90", {}).get("hidden"), PERCENT, *BAND)
     add("until found again", score.ticks_to_reacquire, TICKS, -math.inf, 2)
-    add("log std and visibility", score.log_std_visibility_corr, RATIO, -math.inf, -0.7)
+    weakest = weakest_correlation(score)
+    high = math.inf if weakest is None else weakest
+    add("log std and visibility", score.log_std_visibility_corr, RATIO, -math.inf, high)
     return tuple(made)
 
 

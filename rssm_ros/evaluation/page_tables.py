@@ -134,6 +134,10 @@ def others(score: TargetScore) -> Table:
             words("correlation of log deviation and visible fraction"),
             figure(score.log_std_visibility_corr, RATIO),
         ),
+        (
+            words("the same of the exact Bayes filter's deviation"),
+            figure(score.exact_log_std_visibility_corr, RATIO),
+        ),
         (words("correlation of deviation and visible fraction"), figure(score.std_visibility_corr, RATIO)),
         (
             words("hidden error to the best classical baseline's"),

@@ -43,7 +43,7 @@ class Known:
     truth: Mapping[str, TruthByTick]
     velocity: Mapping[str, TruthByTick]  # of what carries it, in the robot's frame
     privileged: Mapping[str, TruthByTick]  # where a tracker has it that knows more than any observation tells
-    exact: Mapping[str, TruthByTick]  # where the exact Bayes filter has it
+    exact: Mapping[str, TruthByTick]  # where the exact Bayes filter has it, and its deviation
     unlabelled: Collection[str]  # nobody says how much of it can be seen: with every picture, all of it
     unoccluded: Collection[str]  # its truth is the same filter's run on uncovered pictures
 
@@ -121,8 +121,10 @@ class Arrays:
         claims = [row.belief.targets[spec.name] for row in rows]
         nothing = np.full((len(rows), spec.dim), np.nan)
 
-        def told(table: Mapping[str, TruthByTick]) -> Array:
-            return table[spec.name].of(ticks)[0] if spec.name in table else nothing
+        def told(table: Mapping[str, TruthByTick], more: int = 0) -> Array:
+            if spec.name in table:
+                return table[spec.name].of(ticks)[0]
+            return np.full((len(rows), spec.dim + more), np.nan)
 
         mean, std = np.zeros((0, 1, spec.dim)), np.ones((0, 1, spec.dim))  # [T, N, d]
         if rows:
@@ -142,7 +144,7 @@ class Arrays:
             memoryless=nothing if alone is None else alone,
             velocity=told(self.known.velocity),
             privileged=told(self.known.privileged),
-            exact=told(self.known.exact),
+            exact=told(self.known.exact, 1),
             detected=self._detected(spec, rows),
             open_loop=np.full((len(rows), 0, spec.dim), np.nan, np.float32),
             models=np.stack(models, 1) if models else np.zeros((len(rows), 0, 2, spec.dim)),

@@ -151,6 +151,7 @@ class TargetScore:
     ratio_to_best_classical: Estimate | None  # hidden errors, same ticks
     ratio_to_privileged: Estimate | None = None
     ratio_to_bayes: Estimate | None = None
+    exact_log_std_visibility_corr: Estimate | None = None  # the exact Bayes filter's, same ticks
     first_appearances: FirstAppearances | None = None  # None: written before they were told apart
 
     def to_dict(self) -> dict[str, Any]:
@@ -182,12 +183,26 @@ class TargetScore:
         return TargetScore(errors=Errors.from_dict(data, unit), **plain)
 
 
+WEAKEST, WEAKER = -0.7, 0.05  # correlation asked for; how far the exact filter's may be missed
+
+
+def weakest_correlation(score: TargetScore) -> float | None:
+    """How weakly log deviation and visible fraction may correlate. Where the exact Bayes filter tells what is
+    possible, by its own; None where its deviation was not recorded.
+    """
+    if score.ratio_to_bayes is None:
+        return WEAKEST
+    exact = score.exact_log_std_visibility_corr
+    return None if exact is None else round(exact.value + WEAKER, 3)
+
+
 _PLAIN = (
     "unit", "reference", "hidden_runs", "reappearances", "tracks_lost", "identity_swaps", "best_classical",
 )  # fmt: skip
 _FIGURES = (
     "rmse_at_reappearance", "ticks_to_reacquire", "ticks_to_reacquire_median", "std_visibility_corr",
     "log_std_visibility_corr", "ratio_to_best_classical", "ratio_to_privileged", "ratio_to_bayes",
+    "exact_log_std_visibility_corr",
 )  # fmt: skip
 _GROUPED = ("rmse_after_reappearance", "nll")
 

@@ -164,8 +164,9 @@ def trackers(item: Judged, priors: Priors | None, models: Mapping[str, str]) -> 
     if np.isfinite(item.data.privileged).any():
         path = classical.filled(item.data.privileged, guess)
         table["belt_informed"] = Tracked(path, "privileged", ABOUT["belt_informed"])
-    if np.isfinite(item.data.exact).any():
-        table[EXACT_BAYES] = Tracked(classical.filled(item.data.exact, guess), "exact", ABOUT[EXACT_BAYES])
+    exact = item.data.exact[:, :-1]
+    if np.isfinite(exact).any():
+        table[EXACT_BAYES] = Tracked(classical.filled(exact, guess), "exact", ABOUT[EXACT_BAYES])
     return table
 
 
@@ -259,7 +260,12 @@ def score_target(
         other = np.square(table[name].mean - item.data.truth).sum(-1)
         return measures.rmse_ratio(square, other, blocks, hidden)
 
-    std = np.where(np.isfinite(item.data.truth).all(-1), np.exp(item.data.log_std), np.nan)
+    def following(std: Array) -> Estimate:
+        """Correlation of somebody's deviation [T] with what could be seen."""
+        told = np.where(np.isfinite(item.data.truth).all(-1), std, np.nan)
+        return measures.correlation(told, item.data.visibility, blocks)
+
+    exact_std = np.maximum(item.data.exact[:, -1], LEAST_STD)
     mean = item.rest.to_rest(item.data.mean) if item.data.mean.shape[1] == 2 else item.data.mean
     return TargetScore(
         unit=item.spec.unit,
@@ -274,8 +280,11 @@ def score_target(
         ticks_to_reacquire_median=median,
         nll={name: measures.average(item.data.nll, blocks, mask) for name, mask in masks.items()},
         coverage=coverage(item, region, modalities, ticks),
-        std_visibility_corr=measures.correlation(std, item.data.visibility, blocks),
-        log_std_visibility_corr=measures.correlation(np.log(std), item.data.visibility, blocks),
+        std_visibility_corr=following(np.exp(item.data.log_std)),
+        log_std_visibility_corr=following(item.data.log_std),
+        exact_log_std_visibility_corr=(
+            following(np.log(exact_std)) if np.isfinite(exact_std).any() else None
+        ),
         tracks_lost=lost,
         identity_swaps=measures.identity_swaps(mean, item.place, item.identity, visible, most),
         open_loop=open_loop(item),

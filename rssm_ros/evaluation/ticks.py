@@ -27,7 +27,7 @@ class TargetTicks:
     memoryless: Array  # [T, d] the mean that the latest picture alone gives; NaN: not computed
     velocity: Array  # [T, d] true velocity of what carries it, in the robot's frame; NaN: unknown
     privileged: Array  # [T, d] where a privileged tracker has it; NaN: there is none
-    exact: Array  # [T, d] where the exact Bayes filter has it; NaN: nobody knows
+    exact: Array  # [T, d + 1] where the exact Bayes filter has it, and its deviation; NaN: nobody knows
     detected: Array  # [T, d + 1] where a detector has it, and how far it stands out (nats a pixel); NaN: none
     open_loop: Array  # [T, H, d] predicted without looking from here on; NaN: not predicted from here
     models: Array  # [T, M, 2, d] mean and std that each baseline model claims

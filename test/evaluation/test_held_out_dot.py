@@ -1,6 +1,7 @@
 """The held-out dot: seeds that nobody trains on, and the exact filter's track as a baseline."""
 
 import argparse
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -14,8 +15,10 @@ from rssm_ros.evaluation.collected import CollectedRecording, episode_rows
 from rssm_ros.evaluation.dot import exact
 from rssm_ros.evaluation.errors import EvaluationError
 from rssm_ros.evaluation.evaluate import evaluate
+from rssm_ros.evaluation.page import tiles
 from rssm_ros.evaluation.playing import How
 from rssm_ros.evaluation.sources import sources
+from rssm_ros.evaluation.statistics import Estimate
 from rssm_ros.online.session import Session
 from rssm_ros.training.collect_dot import BLOCK
 from test.bundles import tiny_bundle
@@ -56,18 +59,37 @@ def test_a_file_holds_the_exact_filter_s_track_beside_the_truth(tmp_path, monkey
     path = tmp_path / "episode-00000000-hard.npz"
     np.savez(path, **arrays)
     second = CollectedRecording.read(path, find_contract("dot"), *episode_rows(path)[1])
-    np.testing.assert_array_equal(second.exact["dot"].value, arrays["exact_dot"][TICKS:].astype(float))
+    np.testing.assert_array_equal(second.exact["dot"].value[:, :2], arrays["exact_dot"][TICKS:].astype(float))
+    np.testing.assert_allclose(second.exact["dot"].value[:, 2], tracks[1].std, rtol=1e-4)
 
 
 def test_the_exact_filter_is_what_the_belief_is_held_against(tmp_path):
     arrays = smooth_episode(6, 120)
     arrays["exact_package"] = arrays["target_package"] + np.array([0.03, 0.04], np.float32)
-    np.savez(tmp_path / "episode-00000006-expert.npz", **arrays)
     session = Session(tiny_bundle(), prove=False)
-    card = evaluate(session, sources([tmp_path]), How(memoryless=False, open_loop_every=0)).scorecard
+
+    def evaluated():
+        np.savez(tmp_path / "episode-00000006-expert.npz", **arrays)
+        return evaluate(session, sources([tmp_path]), How(memoryless=False, open_loop_every=0))
+
+    card = evaluated().scorecard
     score = card.targets["package"]
     assert score.baselines["exact_bayes"].kind == "exact"
     assert score.baselines["exact_bayes"].errors.by_group["hidden"].value == pytest.approx(0.05, abs=1e-6)
     assert score.ratio_to_bayes.value == pytest.approx(score.errors.by_group["hidden"].value / 0.05, rel=1e-4)
     names = [check["name"] for check in card.checks]
     assert "package hidden_to_exact_bayes" in names and "package hidden_to_best_classical" not in names
+    assert "package log_std_visibility_corr" not in names, "recorded without the exact filter's deviation"
+    seen = arrays["visibility_package"] + np.random.default_rng(0).normal(scale=0.3, size=120)
+    arrays["exact_std_package"] = np.exp(-seen)
+    found = evaluated()
+    card, shown = found.scorecard, found.trace["package/visibility"]
+    exact = card.targets["package"].exact_log_std_visibility_corr.value
+    assert exact == pytest.approx(np.corrcoef(-seen[-len(shown) :], shown)[0, 1], abs=1e-4) and exact < -0.5
+    (check,) = (item for item in card.checks if item["name"] == "package log_std_visibility_corr")
+    assert check["bound"] == f"<= {exact + 0.05:.3g}" and not check["pass"], "random weights follow nothing"
+    (tile,) = (tile for tile in tiles(card.targets["package"]) if tile.label == "log std and visibility")
+    assert tile.good is False
+    other = replace(card.targets["package"], log_std_visibility_corr=Estimate(exact + 0.04, np.nan, np.nan))
+    (tile,) = (tile for tile in tiles(other) if tile.label == "log std and visibility")
+    assert tile.good is True
