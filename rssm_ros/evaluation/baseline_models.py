@@ -21,6 +21,7 @@ from rssm_ros.evaluation.errors import EvaluationError
 from rssm_ros.evaluation.rows import Row
 from rssm_ros.training import checkpoint
 from rssm_ros.training.baseline_networks import BaselineNetwork, load_baseline
+from rssm_ros.training.errors import TrainingError
 
 Array = npt.NDArray[Any]
 WORDS = {  # kind -> what it is
@@ -48,9 +49,14 @@ class Follower:
 
     @staticmethod
     def of(folder: Path, contract: Contract) -> "Follower":
-        """At the beginning of a recording. Raises EvaluationError for a network of another contract."""
-        _check(folder, checkpoint.read_state(folder), contract)
-        return Follower(_loaded(folder), contract)
+        """At the beginning of a recording. Raises EvaluationError for a network of another contract, and for
+        one that cannot be read here (on another machine, perhaps).
+        """
+        _check(folder, _state(folder), contract)
+        try:
+            return Follower(_loaded(folder), contract)
+        except TrainingError as error:
+            raise EvaluationError(f"--baseline-model {folder}: {error}") from error
 
     @torch.inference_mode()
     def follow(self, rows: Sequence[Row]) -> Mapping[str, Array]:
@@ -89,15 +95,21 @@ def _batch(values: Array) -> Tensor:
 def about(models: Mapping[str, str], bundle: Bundle) -> dict[str, str]:
     """NAME -> what each is, was told and was trained on, in a sentence.
 
-    Raises EvaluationError for one of another contract, TrainingError for one that cannot be read: before
-    anything is played.
+    Raises EvaluationError for one of another contract or that cannot be read: before anything is played.
     """
     told = {}
     for name, folder in models.items():
-        state = checkpoint.read_state(Path(folder))
+        state = _state(Path(folder))
         _check(Path(folder), state, bundle.contract)
         told[name] = _told(state, bundle)
     return told
+
+
+def _state(folder: Path) -> dict[str, Any]:
+    try:
+        return checkpoint.read_state(folder)
+    except TrainingError as error:
+        raise EvaluationError(f"--baseline-model {folder}: {error}") from error
 
 
 def _told(state: Mapping[str, Any], bundle: Bundle) -> str:
