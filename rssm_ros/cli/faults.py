@@ -95,7 +95,8 @@ def _watched(session: Any, files: Sequence[Path], own: bool, args: argparse.Name
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     from rssm_ros.evaluation.fault_runs import episode_of
-    from rssm_ros.evaluation.fault_table import ONSET_S, Table
+    from rssm_ros.evaluation.fault_table import Table
+    from rssm_ros.evaluation.fault_ticks import ONSET_S
     from rssm_ros.evaluation.filtering import hash_of, read_episode
     from rssm_ros.provenance import hardware, versions
 

@@ -7,7 +7,6 @@ from typing import Any
 
 from rssm_ros.evaluation.errors import EvaluationError
 from rssm_ros.evaluation.fault_scenarios import JUDGED_MS, NOMINAL
-from rssm_ros.evaluation.fault_table import BOUNDS
 from rssm_ros.files import write_whole
 
 PICTURE = Path("images") / "faults.png"  # beside the folder of the page
@@ -34,9 +33,13 @@ of now, and nothing is put right afterwards. It is treated kindly: it also refus
 long for a tick, and knows which command acts when. With no fault the two are the same.
 """
 HELD_OUT = "; seeds from {first} on, which nothing was trained or calibrated on"
-NEW = """
-What {ms} ms of delay cost anybody: for as long nobody can know of an object that has just come into sight.
-Online error by that without a delay on the other ticks, where the object had been in sight that long ago:
+PARTS = """With everything {ms} ms late the belief that is published is, bit for bit, the one of {ms} ms ago,
+predicted on with the commands that were applied since (a test holds the filter to that): it adds no error of
+its own. What is behind the error is another thing at each tick: the object is *new*, first seen less than
+{ms} ms ago or never, so nobody can know of it yet; it could not be seen *then*, {ms} ms ago; or it could.
+*Belief of then*: its error about then, which is what a perfect prediction would leave. *Truth of then*: the
+error of the true place of then, moved on at the true speed of then (that of the {ms} ms before, as the robot
+sees it). Errors in {unit}.
 
 """
 NOTICING = """After how long (median), and in how many episodes where not in all: *absence*, a published
@@ -75,6 +78,7 @@ def page(report: Mapping[str, Any], picture: str) -> str:
     first = next(iter(units))
     text += f"\n![Error of the {first} against delay and against drop rate]({picture})\n"
     text += "\n## What was asked for\n\n" + _checks(report)
+    text += f"\n## What is behind {JUDGED_MS} ms\n\n" + _parts(report, units)
     for name, (scale, unit) in units.items():
         text += f"\n## Error of the {name}, {unit}\n\n" + _errors(report, name, scale)
     text += "\n## Who notices, and what is counted\n\n" + _notices(report)
@@ -90,19 +94,24 @@ def _checks(report: Mapping[str, Any]) -> str:
     lines += "\n" * bool(missed)
     for check in missed:
         lines += f"- **Not reached**: {check['name']} is {_figure(check)}, asked for {check['bound']}.\n"
-    lines += NEW.format(ms=JUDGED_MS)
+    return lines
+
+
+def _parts(report: Mapping[str, Any], units: Mapping[str, tuple[float, str]]) -> str:
     rows = []
-    for name, groups in report["delayed_but_new"].items():
-        new = report["ticks"][name]["new"]
-        rows += [[f"{name}, {group}", _interval(found), str(new[group])] for group, found in groups.items()]
-    lines += _table(["", "ratio (95 % interval)", "ticks left out"], rows)
-    above = [
-        f"{name}, {group}"
-        for name, groups in report["delayed_but_new"].items()
-        for group, found in groups.items()
-        if found["value"] is not None and found["value"] > BOUNDS[group]
-    ]
-    return lines + f"\nAbove its bound there, too: {'; '.join(above)}.\n" * bool(above)
+    for name, found in report["delayed_parts"].items():
+        for row in found:
+            values = [row[key]["value"] for key in ("no_fault", "delayed", "then", "moved")]
+            cells = [_number(None if value is None else units[name][0] * value) for value in values]
+            share = "-" if row["share"] is None else f"{row['share']:.0%}"
+            rows.append(
+                [f"{name}, {row['group']}, {row['part']}", str(row["ticks"]), share, *cells[:2]]
+                + [_interval(row["ratio"]), *cells[2:]]
+            )
+    head = ["", "ticks", "share of the squared error", "no fault", f"{JUDGED_MS} ms late"]
+    head += ["ratio (95 % interval)", "belief of then", "truth of then"]
+    unit = "/".join(dict.fromkeys(unit for _, unit in units.values()))
+    return PARTS.format(ms=JUDGED_MS, unit=unit) + _table(head, rows)
 
 
 def _check(check: Mapping[str, Any]) -> list[str]:

@@ -12,84 +12,21 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from rssm_ros.contract import HIDDEN, VISIBLE
+from rssm_ros.evaluation.fault_parts import parts_of
 from rssm_ros.evaluation.fault_runs import Episode, Played, RememberedTokens, Told, latest_frame_wins, play
-from rssm_ros.evaluation.fault_scenarios import FOREVER, JUDGED, JUDGED_MS, NOMINAL, Scenario, scenarios
+from rssm_ros.evaluation.fault_scenarios import FOREVER, JUDGED, NOMINAL, Scenario, scenarios
 from rssm_ros.evaluation.fault_streams import during
-from rssm_ros.evaluation.measures import identities
-from rssm_ros.evaluation.statistics import estimate, root_ratio
-from rssm_ros.online.grid import SECOND, stamp_of, tick_of
+from rssm_ros.evaluation.fault_ticks import BOUNDS, Masks, Sums, onset_ns, onset_row
+from rssm_ros.online.grid import SECOND
 from rssm_ros.online.session import Session
 from rssm_ros.online.surprise import Review
 
 Array = npt.NDArray[Any]
 Watch = Callable[[str], None]
-ONSET_S = 5  # s into an episode
-BOUNDS = {"visible": 1.25, "hidden": 1.10}  # x the error without a delay
 METHODS = ("online", "final", "latest")
 AGES = ((0, 0), (1, 1), (2, 2), (3, 4), (5, 6), (7, 10), (11, None))  # ticks; bins of the age of the picture
 AGED = ("drop", "delay", "reorder")  # groups of faults that make pictures old
 REFUSED = ("non_finite", "shape", "encoding")
-
-
-@dataclass(frozen=True)
-class Masks:
-    """Which of an episode's T ticks count for a target."""
-
-    visible: Array  # [T]
-    hidden: Array  # [T]
-    new: Array  # [T] nothing of this object could have come yet, were everything `JUDGED_MS` late
-
-    @staticmethod
-    def of(episode: Episode, target: str) -> "Masks":
-        """Of the ticks after the onset that have a label."""
-        truth, visibility = episode.truth[target], episode.visibility[target]
-        counts = np.isfinite(truth).all(-1) & (np.arange(episode.ticks) >= onset_row(episode))
-        return Masks(counts & (visibility >= VISIBLE), counts & (visibility <= HIDDEN), _new(episode))
-
-    def groups(self) -> dict[str, Array]:
-        """{group: [T]}."""
-        return {"visible": self.visible, "hidden": self.hidden}
-
-
-def _new(episode: Episode) -> Array:
-    """[T] ticks of which the object was first seen less than `JUDGED_MS` ago, or never."""
-    steps = tick_of(JUDGED_MS * SECOND // 1000, episode.contract.rate)
-    new = np.zeros(episode.ticks, bool)
-    for target, truth in episode.truth.items():
-        number = identities(truth, np.zeros(episode.ticks, np.int64))
-        for each in np.unique(number[number >= 0]):
-            rows = np.flatnonzero(number == each)
-            seen = np.flatnonzero(episode.visibility[target][rows] > HIDDEN)
-            first = rows[seen[0]] if len(seen) else episode.ticks
-            new[rows[rows < first + steps]] = True
-    return new
-
-
-def onset_row(episode: Episode) -> int:
-    """The row at which faults begin."""
-    return tick_of(ONSET_S * SECOND, episode.contract.rate)
-
-
-def onset_ns(episode: Episode) -> int:
-    """When faults begin."""
-    return stamp_of(episode.begin + onset_row(episode), episode.contract.rate)
-
-
-@dataclass(frozen=True)
-class Sums:
-    """Squared errors of one method in one group of ticks, per episode."""
-
-    squares: Array  # [E]
-    ticks: Array  # [E]
-
-    def error(self) -> dict[str, Any]:
-        """The root mean square with its interval over episodes."""
-        return estimate(root_ratio, self.squares, self.ticks).to_dict()
-
-    def ratio(self, other: "Sums") -> dict[str, Any]:
-        """This error by another one on the same ticks of the same episodes."""
-        return estimate(root_ratio, self.squares, other.squares).to_dict()
 
 
 @dataclass(frozen=True)
@@ -136,12 +73,11 @@ class Table:
 
     # What it adds up to -----------------------------------------------------------------------------------
 
-    def sums(self, name: str, method: str, target: str, group: str, but_new: bool = False) -> Sums:
-        """Squared errors of a method under a fault; but_new: without the ticks of objects just come."""
+    def sums(self, name: str, method: str, target: str, group: str) -> Sums:
+        """Squared errors of a method under a fault."""
         squares, ticks = [], []
         for episode, run in zip(self.episodes, self.runs[name], strict=True):
-            masks = Masks.of(episode, target)
-            mask = masks.groups()[group] & ~(masks.new & but_new)
+            mask = Masks.of(episode, target).groups()[group]
             square = np.square(run.told(method).points[target] - episode.truth[target]).sum(-1)[mask]
             squares.append(float(np.nansum(square)))
             ticks.append(int(np.isfinite(square).sum()))
@@ -260,7 +196,7 @@ class Table:
         return {
             "rows": rows,
             "by_age": self.by_age(),
-            "delayed_but_new": self.but_new(),
+            "delayed_parts": self.parts(),
             "ticks": self.ticks(),
             "checks": checks,
             "status": "pass" if all(check["pass"] for check in checks) else "fail",
@@ -272,21 +208,13 @@ class Table:
         for target in self.session.bundle.contract.targets:
             masks = [Masks.of(episode, target.name) for episode in self.episodes]
             found[target.name] = {g: sum(int(m.groups()[g].sum()) for m in masks) for g in BOUNDS}
-            found[target.name]["new"] = {
-                g: sum(int((m.groups()[g] & m.new).sum()) for m in masks) for g in BOUNDS
-            }
         return found
 
-    def but_new(self) -> dict[str, Any]:
-        """Target -> group -> online error under the judged delay by that without, where the object is not
-        new: {"value", "ci95"}."""
+    def parts(self) -> dict[str, Any]:
+        """Target -> what is behind its error under the judged delay, see `parts_of`."""
+        told = {name: [run.played.online for run in self.runs[name]] for name in (NOMINAL, JUDGED)}
         return {
-            target.name: {
-                g: self.sums(JUDGED, "online", target.name, g, True).ratio(
-                    self.sums(NOMINAL, "online", target.name, g, True)
-                )
-                for g in BOUNDS
-            }
+            target.name: parts_of(self.episodes, told[NOMINAL], told[JUDGED], target.name)
             for target in self.session.bundle.contract.targets
         }
 

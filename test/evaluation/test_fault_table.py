@@ -7,9 +7,11 @@ import numpy as np
 import pytest
 
 from rssm_ros.evaluation.fault_page import draw, page
+from rssm_ros.evaluation.fault_parts import parts_of
 from rssm_ros.evaluation.fault_runs import Told, episode_of
 from rssm_ros.evaluation.fault_scenarios import JUDGED, NOMINAL, scenarios
-from rssm_ros.evaluation.fault_table import Masks, Run, Table, first_review, onset_ns, onset_row
+from rssm_ros.evaluation.fault_table import Run, Table, first_review
+from rssm_ros.evaluation.fault_ticks import Masks, onset_ns, onset_row
 from rssm_ros.online.session import Session
 from test.bundles import tiny_bundle
 from test.evaluation.test_filtering import NAMES, made_up_episode
@@ -128,6 +130,37 @@ def test_new_objects_are_those_that_came_into_sight_less_than_the_judged_delay_a
     masks = Masks.of(episode, "package")
     assert np.flatnonzero(masks.new).tolist() == [0, 1, 2, 3, 110, 111, 112, 113, 114, 115, 116]
     assert np.flatnonzero(masks.hidden).tolist() == [110, 111, 112] and not masks.visible[:100].any()
+
+
+def test_what_is_behind_a_delay_is_told_apart(session):
+    """Two objects at 10 mm a tick; the belief knows where it was, and under a delay where it was then."""
+    arrays = made_up_episode(3, TICKS)
+    place = 0.01 * np.arange(TICKS)[:, None] * np.array([1.0, 0.0], np.float32)
+    place[111:] -= 0.6
+    place[110] = np.nan  # one goes, another comes
+    visible = np.ones(TICKS, np.float32)
+    visible[102:105] = 0.0
+    arrays |= {"target_package": place, "visibility_package": visible}
+    episode = episode_of(arrays, session.bundle.contract)
+    nominal, delayed = Told.nothing(episode), Told.nothing(episode)
+    nominal.points["package"][:] = place + np.array([0.0, 0.002])
+    delayed.points["package"][4:] = place[:-4] + np.array([0.0, 0.002])
+    found = {(r["group"], r["part"]): r for r in parts_of([episode], [nominal], [delayed], "package")}
+    ticks = {key: row["ticks"] for key, row in found.items()}
+    assert ticks == {
+        ("visible", "new"): 4,  # 111 to 114
+        ("visible", "out of sight then"): 3,  # 106 to 108
+        ("visible", "in sight then"): 2 + 1 + 1 + 15,  # 100 and 101, 105, 109, 115 on
+        ("hidden", "in sight then"): 3,
+    }
+    seen, new = found["visible", "in sight then"], found["visible", "new"]
+    assert seen["no_fault"]["value"] == pytest.approx(0.002) == seen["then"]["value"]
+    assert seen["delayed"]["value"] == pytest.approx(np.hypot(0.04, 0.002), rel=1e-4)
+    assert seen["ratio"]["value"] == pytest.approx(np.hypot(20, 1), rel=1e-3)
+    assert seen["moved"]["value"] == pytest.approx(0.0, abs=1e-5), "its speed stays the same"
+    assert new["then"]["value"] is None and new["delayed"]["value"] > 0.5
+    shares = [row["share"] for key, row in found.items() if key[0] == "visible"]
+    assert sum(shares) == pytest.approx(1.0) and new["share"] > 0.9
 
 
 def test_age_bins_hold_every_tick_with_a_picture(table, report):
