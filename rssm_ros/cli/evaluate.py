@@ -49,7 +49,6 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     parser.add_argument(
         "--baseline-model",
         action="append",
-        default=[],
         metavar="NAME=RUN",
         help="a network of `rssm train-baseline` beside the bundle; may be given several times",
     )
@@ -96,7 +95,7 @@ def run(args: argparse.Namespace) -> int:
     validation = sources(args.validation, args.namespace, args.stamps)
     session = Session(args.bundle)
     particles = args.particles or int(session.bundle.calibration.get("particles", 1))
-    models = _models(args.baseline_model)
+    models = _models(args.baseline_model or ())
     how = How(particles, args.seed, imposed, args.impose_seed, not args.no_memoryless, models=models)
     evaluation = _watched(args, session, found, validation, how)
     evaluation.write(args.out)

@@ -51,7 +51,7 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument("--rate", type=float, help="peak learning rate")
     parser.add_argument("--batch", type=int, help="sequences per update")
     parser.add_argument("--length", type=int, help="ticks per sequence")
-    parser.add_argument("--seed", type=int)
+    parser.add_argument("--seed", type=int, help="of weights, batches and augmentation (0)")
     parser.add_argument("--threads", type=int, help="CPU threads (2)")
     parser.add_argument(
         "--target-beta",
