@@ -4,8 +4,8 @@
 # ROBOT is dot or manipulator. FOLDER holds data/train or several of data/train-* (for the manipulator also data/held-out) and
 # data/validation, from scripts/train_ROBOT.sh or `rssm collect`; runs, bundles and scores land beside them, and started again
 # it goes on where it was stopped. KINDS="concat product" SEEDS="0 1 2" UPDATES=2500 THREADS=2 say what is compared.
-# A kind and seed of the dot took 7 minutes of one thread beside other work. The manipulator's learn nothing in imagination, so
-# that its policy tells what the belief is worth, not how long it was practised on.
+# A kind and seed of the dot took 7 minutes of one thread beside other work, 1,000 updates of the manipulator's 15 minutes, and are
+# too few there. Those learn nothing in imagination, so that the policy tells what the belief is worth.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 robot=${1:?usage: scripts/compare_models.sh dot|manipulator FOLDER}
