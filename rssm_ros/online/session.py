@@ -190,10 +190,14 @@ class Session:
         return self.run("decoder", {"deter": state.deter, "stoch": state.stoch})
 
     def _feeds(self, state: State, action: Floats, first: bool, noise: Floats) -> dict[str, Array]:
-        rows = np.broadcast_to(np.asarray(action, np.float32), (len(state.deter), self.latent.action))
-        is_first = np.full(len(state.deter), first)
-        feeds: dict[str, Array] = {"deter": state.deter, "stoch": state.stoch, "noise": noise}
-        return {**feeds, "action": np.ascontiguousarray(rows), "is_first": is_first}
+        count = len(state.deter)
+        return {
+            "deter": state.deter,
+            "stoch": state.stoch,
+            "noise": noise,
+            "action": np.asarray(action, np.float32)[None].repeat(count, 0),
+            "is_first": np.array([first]).repeat(count),
+        }
 
     def _seen(self, feeds: dict[str, Array], tokens: Mapping[str, Floats]) -> dict[str, Array]:
         for m, nothing in self._absent.items():
