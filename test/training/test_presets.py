@@ -62,10 +62,12 @@ def fell(values: list[float]) -> bool:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(300)
 @pytest.mark.parametrize(
     "name",
-    [*CASES, *(pytest.param(n, marks=(pytest.mark.large, pytest.mark.timeout(7200))) for n in LARGE)],
+    [
+        *(pytest.param(name, marks=pytest.mark.timeout(300)) for name in CASES),
+        *(pytest.param(name, marks=(pytest.mark.large, pytest.mark.timeout(7200))) for name in LARGE),
+    ],
 )
 def test_two_hundred_updates_lower_the_loss(data, name):
     _, found = losses(data, name)
