@@ -16,7 +16,7 @@ GIVEN = (  # options that the command line can say
     *("minutes", "steps", "imagination_fraction", "rate", "batch", "length", "seed", "threads"),
     *("free_nats", "posterior", "latent", "representation", "target_beta"),
     *("conv", "particles", "overshoot_horizon"),
-    *("replay_latents", "compile", "wandb"),
+    *("freeze_encoders", "replay_latents", "compile", "wandb"),
     *("checkpoint_minutes", "validate_minutes", "checkpoint_steps", "validate_steps"),
 )
 
@@ -76,6 +76,12 @@ def add_parser(subparsers: Any) -> None:
     )
     parser.add_argument(
         "--overshoot-horizon", type=int, help="ticks of prediction that --scale overshoot=W goes on for (12)"
+    )
+    parser.add_argument(
+        "--freeze-encoders",
+        action="store_true",
+        default=None,
+        help="with --start-from: what was learnt to be seen stays, and updates cost less",
     )
     _add_schedule(parser)
     parser.set_defaults(run=run)

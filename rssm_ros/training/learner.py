@@ -100,6 +100,8 @@ class Learner(nn.Module):
             else {}
         )
         self.ensemble = Ensemble(sizes, signals.action_dim) if options.scales.ensemble else None
+        if options.freeze_encoders:
+            self.world_model.encoders.requires_grad_(False)
         self.perception = nn.ModuleDict(
             {name: Perception(tokens[images[0]], sizes.units, length) for name, length in signals.targets}
             if images

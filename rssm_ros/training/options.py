@@ -99,6 +99,7 @@ class Options:
     validate_minutes: float = 5.0
     checkpoint_steps: int | None = None  # also save after so many updates
     validate_steps: int | None = None  # also validate after so many updates
+    freeze_encoders: bool = False  # what was learnt to be seen stays; updates cost less
     replay_latents: bool = False  # streams that jump start from the latents last computed there
     compile: bool = False  # torch.compile; not bit for bit the same from one start to the next
     wandb: bool = False  # log to Weights & Biases as well

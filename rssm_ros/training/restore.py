@@ -26,6 +26,7 @@ FIXED: tuple[str, ...] = (
     "length",
     "chunks",
     "seed",
+    "freeze_encoders",
     "replay_latents",
 )
 

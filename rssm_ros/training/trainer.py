@@ -122,6 +122,10 @@ class Trainer:
             self._load(saved)
         elif start_from is not None:
             self.chain = restore.start_from(start_from, self.learner, self.signals)
+        elif options.freeze_encoders:
+            raise TrainingError(
+                "--freeze-encoders: these have learnt nothing yet; add --start-from RUN, or leave it out"
+            )
         self.health = Health(self.device, self.step)
         self.latents = self._replay_latents(saved is not None) if options.replay_latents else None
         if self.latents is not None:

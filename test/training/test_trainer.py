@@ -379,6 +379,21 @@ def test_a_run_remembers_the_runs_that_it_comes_from(data, tmp_path):
         assert "cores" in run["hardware"]
 
 
+def test_frozen_encoders_stay_as_they_were_learnt(data, tmp_path):
+    with pytest.raises(TrainingError, match="add --start-from"):
+        trainer(replace(TINY, freeze_encoders=True), data, tmp_path / "none")
+    trainer(TINY, data, tmp_path / "first").run()
+    frozen = replace(TINY, freeze_encoders=True)
+    trainer(frozen, data, tmp_path / "second", start_from=tmp_path / "first").run()
+    one, two = checkpoint.read(tmp_path / "first").model, checkpoint.read(tmp_path / "second").model
+    kept = {name for name in one if torch.equal(one[name], two[name])}
+    encoders = {name for name in one if name.startswith("world_model.encoders.")}
+    assert encoders and encoders <= kept
+    assert not {"world_model.rssm.prior_logits.weight", "world_model.target_heads.package.out.weight"} & kept
+    with pytest.raises(TrainingError, match="freeze_encoders differ"):
+        trainer(TINY, data, tmp_path / "second", resume=True)
+
+
 def test_a_further_round_may_have_a_target_more(data, tmp_path):
     """Everything that was learned is taken over; what is new starts afresh, and trains."""
     Trainer(TINY, ONE_TARGET, [data], tmp_path / "first", quiet=True).run()
