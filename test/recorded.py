@@ -19,14 +19,15 @@ def make_bag(folder: Path, ticks: int = 50, log_offset_ns: int = 0, seed: int = 
     """Writes `ticks` ticks from 1 s on; returns how many messages a filter is to accept.
 
     Every seventh picture is missing, every ninth comes 300 ms late, odometry is stamped off the grid and one
-    is written twice, and an episode begins in the middle. log_offset_ns: of the log's clock to the stamps'.
+    is written twice, an episode begins in the middle, and for the last 14 ticks the camera shows the same
+    while the robot drives. log_offset_ns: of the log's clock to the stamps'.
     """
     from nav_msgs.msg import Odometry
     from rclpy.serialization import serialize_message
     from sensor_msgs.msg import Image, JointState
     from std_msgs.msg import Header
 
-    rng, taken = np.random.default_rng(seed), 0
+    rng, taken, hung = np.random.default_rng(seed), 0, None
     rows: list[tuple[int, str, Any]] = []
 
     def add(stamp: int, delay_ms: int, topic: str, message: Any) -> None:
@@ -44,11 +45,13 @@ def make_bag(folder: Path, ticks: int = 50, log_offset_ns: int = 0, seed: int = 
                 if tick % 7 == 3:
                     continue
                 message: Any = Image()
-                messages.fill_observation(message, spec, rng.integers(0, 256, spec.shape, np.uint8))
+                picture = rng.integers(0, 256, spec.shape, np.uint8) if hung is None else hung
+                hung = picture if tick >= 20 + ticks - 14 else None
+                messages.fill_observation(message, spec, picture)
                 add(stamp, 300 if tick % 9 == 4 else 3, f"/{spec.topic}", message)
             else:
                 message = JointState() if spec.names else Odometry()
-                values = np.resize(rng.normal(0, 0.2, 4), spec.shape)
+                values = np.resize(rng.normal(0.3, 0.2, 4), spec.shape)
                 messages.fill_observation(message, spec, values)
                 add(stamp - 7 * MS * bool(spec.fields and not spec.names), 1, f"/{spec.topic}", message)
             taken += 1

@@ -52,6 +52,8 @@ def test_live_replay_and_offline_evaluation_agree_tick_by_tick(tmp_path: Path, o
     assert [belief.tick for belief in offline] == list(range(20, 70))
     assert [live[b.stamp_ns]["digest"].tobytes() == b.digest() for b in offline] == [True] * 50
     assert [bool(live[b.stamp_ns]["first"]) for b in offline] == [b.tick in (20, 45) for b in offline]
+    frozen = [b.tick for b in offline if b.tick > 60 and b.tick % 7 != 3 and not b.presence["camera"]]
+    assert len(frozen) >= 3 and frozen[-1] == 69 and counted["frozen"] >= 3, "of a camera that hangs"
 
     with AnyReader([out / "bag"]) as reader:
         counts = {connection.topic: connection.msgcount for connection in reader.connections}
