@@ -43,7 +43,7 @@ class Filter:
     raise: what is refused is counted in `counters`, by cause and as `source/cause`, and the cause is
     returned. Besides: `late` (accepted after its tick was computed), `replayed` (ticks computed again),
     `skipped` (ticks so old and so lost that nobody needs them), `safe_assumed` (ticks before any command),
-    `repeated` (ticks whose picture was the one before), `frozen` (and did not count, see `FrozenPictures`).
+    `repeated` and `frozen` (ticks of a camera that shows the picture before, or hangs: `FrozenPictures`).
 
     deterministic: one particle, its latent the mode instead of a draw; no spread, so no covariance (NaN).
     frozen_after: as `FrozenPictures` has it.
@@ -241,9 +241,9 @@ class Filter:
         """What a tick says of itself when it is told first."""
         if snapshot.assumed:
             self.counters["safe_assumed"] += 1
-        for name in snapshot.watch.repeated:
-            self._count(name, "frozen" if name in snapshot.watch.frozen else "repeated")
-        self.frozen_cameras = snapshot.watch.frozen
+        self.frozen_cameras = frozen = snapshot.watch.frozen
+        for name in frozen | snapshot.watch.repeated:
+            self._count(name, "frozen" if name in frozen else "repeated")
 
     def _last_due(self, now_ns: int) -> int | None:
         """The last tick to be computed: waited for long enough, or every trigger in, and so before."""
