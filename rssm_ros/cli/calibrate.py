@@ -65,8 +65,8 @@ def run(args: argparse.Namespace) -> int:
     about = {
         "particles": args.particles,
         "percentile": args.percentile,
-        "data": {"sha256": hash_of(files), "episodes": len(files), "ticks": len(fitted[0].surprise)},
-        "check": {"sha256": hash_of(others), "episodes": len(others), "ticks": len(held_out.surprise)},
+        "data": {"sha256": hash_of(files), **_amount(fitted[0])},
+        "check": {"sha256": hash_of(others), **_amount(held_out)},
     }
     report = {**about, "surprise": found.surprise, **found.report}
     if not args.dry_run:
@@ -75,25 +75,40 @@ def run(args: argparse.Namespace) -> int:
     return 0 if report["status"] == "pass" else 1
 
 
+def _amount(filtered: Any) -> dict[str, int]:
+    return {"episodes": len(set(filtered.episode.tolist())), "ticks": len(filtered.surprise)}
+
+
 def _filtered(session: Any, files: Sequence[Path], others: Sequence[Path], args: argparse.Namespace) -> Any:
-    """((recorded, thinned), held out) under a progress bar on stderr."""
+    """((recorded, thinned), held out), each episode from nowhere, under a progress bar on stderr."""
     from rich.console import Console
     from rich.progress import track
 
-    from rssm_ros.evaluation.filtering import Filtered, filter_episode, read_episode, thinned
+    from rssm_ros.evaluation.filtering import (
+        Filtered,
+        episode_rows,
+        filter_episode,
+        read_episode,
+        thinned,
+    )
 
     names = [spec.name for spec in session.bundle.contract.observations]
     recorded: list[Filtered] = []
     thin: list[Filtered] = []
     held_out: list[Filtered] = []
     work = [(path, False) for path in files] + [(path, True) for path in others]
-    for index, (path, check) in enumerate(track(work, "episodes", console=Console(stderr=True))):
-        arrays, seed = read_episode(path), args.seed * 1_000_003 + index
-        done = filter_episode(session, arrays, args.particles, seed, index=index)
-        (held_out if check else recorded).append(done)
-        if not check:
-            present = thinned({name: arrays[f"present_{name}"] for name in names}, seed)
-            thin.append(filter_episode(session, arrays, args.particles, seed, present, index))
+    index = 0
+    for path, check in track(work, "episodes", console=Console(stderr=True)):
+        whole = read_episode(path)
+        for begin, end in episode_rows(whole):
+            arrays = {name: values[begin:end] for name, values in whole.items()}
+            seed = args.seed * 1_000_003 + index
+            done = filter_episode(session, arrays, args.particles, seed, index=index)
+            (held_out if check else recorded).append(done)
+            if not check:
+                present = thinned({name: arrays[f"present_{name}"] for name in names}, seed)
+                thin.append(filter_episode(session, arrays, args.particles, seed, present, index))
+            index += 1
     return (Filtered.joined(recorded), Filtered.joined(thin)), Filtered.joined(held_out)
 
 

@@ -140,12 +140,3 @@ class CollectedRecording:
                 if self._complete or self._arrays[f"present_{name}"][row]:
                     yield Observation(name, stamp, stamp, self._arrays[name][row])
             before = stamp
-
-
-def episode_rows(path: Path) -> list[tuple[int, int]]:
-    """(begin, end) of every episode in a file; a file of `rssm collect dot` holds several."""
-    first = read_episode(path).get("is_first")
-    if first is None:
-        return [(0, len(read_episode(path)["action"]))]
-    begins = np.flatnonzero(first).tolist()
-    return list(zip([0, *begins[1:]], [*begins[1:], len(first)]))

@@ -7,6 +7,7 @@ was applied over [k - 1, k) stamped t_{k-1}.
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -96,6 +97,16 @@ def read_episode(path: Path) -> dict[str, Array]:
             return {name: file[name] for name in file.files}
     except Exception as error:  # zipfile, zlib and numpy each raise their own
         raise EvaluationError(f"{path} cannot be read ({error}); collect it again") from error
+
+
+def episode_rows(arrays: Mapping[str, Array]) -> list[tuple[int, int]]:
+    """(begin, end) of every episode in a file's arrays; a file of `rssm collect dot` holds several, and
+    `is_first` says where each begins.
+    """
+    count, first = len(arrays["action"]), arrays.get("is_first")
+    begins = [] if first is None else np.flatnonzero(first[1:]) + 1
+    edges = [0, *map(int, begins), count]
+    return list(pairwise(edges))
 
 
 def thinned(present: Mapping[str, Array], seed: int) -> dict[str, Array]:

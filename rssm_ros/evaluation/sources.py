@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from rssm_ros.contract import Contract
-from rssm_ros.evaluation.collected import CollectedRecording, episode_rows
+from rssm_ros.evaluation.collected import CollectedRecording
 from rssm_ros.evaluation.errors import EvaluationError
-from rssm_ros.evaluation.filtering import hash_of
+from rssm_ros.evaluation.filtering import episode_rows, hash_of, read_episode
 from rssm_ros.evaluation.playing import How, Played, play
 from rssm_ros.online.session import Session
 from rssm_ros.recordings import Recording, RecordingError, open_bag
@@ -77,7 +77,7 @@ def _ids(file: Path, rows: Sequence[tuple[int, int]]) -> list[str]:
 
 def _rows(file: Path) -> list[tuple[int, int]]:
     try:
-        return episode_rows(file)
+        return episode_rows(read_episode(file))
     except (EvaluationError, KeyError):  # said when it is opened: one bad file among many
         return [(0, 0)]
 

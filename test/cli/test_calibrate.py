@@ -64,3 +64,29 @@ def test_a_dry_run_changes_nothing_and_bad_usage_is_told(bundle, data, capsys):
     assert main([*words, "--percentile", "101"]) == 2
     assert main(["calibrate", str(bundle), "--data", str(bundle)]) == 2
     assert "holds no episode" in capsys.readouterr().err
+
+
+def test_several_episodes_in_a_file_are_as_many_in_files(bundle, data, tmp_path, capsys):
+    """As `rssm collect dot` writes them: what was believed of one says nothing of the next."""
+    whole, order, check = (tmp_path / name for name in ("whole", "order", "check"))
+    for folder in (whole, order, check):
+        folder.mkdir()
+    episodes = [{name: values[:100] for name, values in np.load(file).items()} for file in data.iterdir()]
+    for at in range(3):
+        parts = episodes[at::3]  # every third is for the check
+        first = np.concatenate([np.arange(len(part["action"])) == 0 for part in parts])
+        joined = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+        np.savez(whole / f"episode-{at:08d}-expert.npz", **joined, is_first=first)
+    for at, (folder, part) in enumerate(
+        [(order, part) for part in (*episodes[0::3], *episodes[1::3])]
+        + [(check, part) for part in episodes[2::3]]
+    ):
+        np.savez(folder / f"episode-{at:08d}-expert.npz", **part)
+    reports = []
+    for words in (["--data", str(whole)], ["--data", str(order), "--check", str(check)]):
+        main(["calibrate", str(bundle), *words, "--particles", "1", "--dry-run", "--json"])
+        reports.append(json.loads(capsys.readouterr().out))
+    assert reports[0]["data"]["episodes"] == 6 and reports[0]["check"]["episodes"] == 3
+    for report in reports:
+        report["data"].pop("sha256"), report["check"].pop("sha256")
+    assert reports[0] == reports[1]

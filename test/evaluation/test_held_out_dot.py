@@ -11,10 +11,11 @@ from rssm_ros.contract import find_contract
 from rssm_ros.envs.dot import find_setting, simulate
 from rssm_ros.evaluation import held_out_dot
 from rssm_ros.evaluation.bayes import ParticleFilter
-from rssm_ros.evaluation.collected import CollectedRecording, episode_rows
+from rssm_ros.evaluation.collected import CollectedRecording
 from rssm_ros.evaluation.dot import exact
 from rssm_ros.evaluation.errors import EvaluationError
 from rssm_ros.evaluation.evaluate import evaluate
+from rssm_ros.evaluation.filtering import episode_rows
 from rssm_ros.evaluation.page import tiles
 from rssm_ros.evaluation.playing import How
 from rssm_ros.evaluation.sources import sources
@@ -58,7 +59,7 @@ def test_a_file_holds_the_exact_filter_s_track_beside_the_truth(tmp_path, monkey
     assert len(off) == 2 * TICKS and np.median(off) < 0.5, "px: it follows the dot of its own row"
     path = tmp_path / "episode-00000000-hard.npz"
     np.savez(path, **arrays)
-    second = CollectedRecording.read(path, find_contract("dot"), *episode_rows(path)[1])
+    second = CollectedRecording.read(path, find_contract("dot"), *episode_rows(arrays)[1])
     np.testing.assert_array_equal(second.exact["dot"].value[:, :2], arrays["exact_dot"][TICKS:].astype(float))
     np.testing.assert_allclose(second.exact["dot"].value[:, 2], tracks[1].std, rtol=1e-4)
 
