@@ -59,7 +59,7 @@ def run(args: argparse.Namespace) -> int:
         )
     if not files or not others:
         raise EvaluationError(f"{len(files)} episodes to fit and {len(others)} to check; collect more")
-    fitted, held_out = _filtered(session, files, others, args)
+    fitted, held_out = filtered(session, files, others, args)
     contract = session.bundle.contract
     found: Calibration = calibrate(fitted, held_out, contract, args.percentile, args.after)
     about = {
@@ -75,11 +75,11 @@ def run(args: argparse.Namespace) -> int:
     return 0 if report["status"] == "pass" else 1
 
 
-def _amount(filtered: Any) -> dict[str, int]:
-    return {"episodes": len(set(filtered.episode.tolist())), "ticks": len(filtered.surprise)}
+def _amount(done: Any) -> dict[str, int]:
+    return {"episodes": len(set(done.episode.tolist())), "ticks": len(done.surprise)}
 
 
-def _filtered(session: Any, files: Sequence[Path], others: Sequence[Path], args: argparse.Namespace) -> Any:
+def filtered(session: Any, files: Sequence[Path], others: Sequence[Path], args: argparse.Namespace) -> Any:
     """((recorded, thinned), held out), each episode from nowhere, under a progress bar on stderr."""
     from rich.console import Console
     from rich.progress import track

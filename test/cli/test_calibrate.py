@@ -1,5 +1,6 @@
 """`rssm calibrate` writes thresholds and regions into a bundle that still proves itself."""
 
+import argparse
 import json
 import shutil
 
@@ -7,6 +8,7 @@ import numpy as np
 import pytest
 
 from rssm_ros.bundle import load_bundle
+from rssm_ros.cli.calibrate import filtered
 from rssm_ros.cli.main import main
 from rssm_ros.online.regions import regions_of
 from rssm_ros.online.session import Session
@@ -66,27 +68,20 @@ def test_a_dry_run_changes_nothing_and_bad_usage_is_told(bundle, data, capsys):
     assert "holds no episode" in capsys.readouterr().err
 
 
-def test_several_episodes_in_a_file_are_as_many_in_files(bundle, data, tmp_path, capsys):
+def test_several_episodes_in_a_file_are_as_many_in_files(tmp_path):
     """As `rssm collect dot` writes them: what was believed of one says nothing of the next."""
-    whole, order, check = (tmp_path / name for name in ("whole", "order", "check"))
-    for folder in (whole, order, check):
-        folder.mkdir()
-    episodes = [{name: values[:100] for name, values in np.load(file).items()} for file in data.iterdir()]
-    for at in range(3):
-        parts = episodes[at::3]  # every third is for the check
-        first = np.concatenate([np.arange(len(part["action"])) == 0 for part in parts])
-        joined = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
-        np.savez(whole / f"episode-{at:08d}-expert.npz", **joined, is_first=first)
-    for at, (folder, part) in enumerate(
-        [(order, part) for part in (*episodes[0::3], *episodes[1::3])]
-        + [(check, part) for part in episodes[2::3]]
-    ):
-        np.savez(folder / f"episode-{at:08d}-expert.npz", **part)
-    reports = []
-    for words in (["--data", str(whole)], ["--data", str(order), "--check", str(check)]):
-        main(["calibrate", str(bundle), *words, "--particles", "1", "--dry-run", "--json"])
-        reports.append(json.loads(capsys.readouterr().out))
-    assert reports[0]["data"]["episodes"] == 6 and reports[0]["check"]["episodes"] == 3
-    for report in reports:
-        report["data"].pop("sha256"), report["check"].pop("sha256")
-    assert reports[0] == reports[1]
+    session, asked = Session(tiny_bundle(), prove=False), argparse.Namespace(particles=1, seed=0)
+    parts = [made_up_episode(seed, 40) for seed in range(3)]
+    for at, part in enumerate(parts):
+        np.savez(tmp_path / f"{at}.npz", **part)
+    first = np.arange(80) % 40 == 0
+    joined = {name: np.concatenate([part[name] for part in parts[:2]]) for name in parts[0]}
+    np.savez(tmp_path / "both.npz", **joined, is_first=first)
+    single, both = ([tmp_path / f"{name}.npz" for name in names] for names in (("0", "1"), ("both",)))
+    others = [tmp_path / "2.npz"]
+    apart, together = (filtered(session, files, others, asked) for files in (single, both))
+    for one, two in zip((*apart[0], apart[1]), (*together[0], together[1]), strict=True):
+        assert one.first.sum() == len(set(one.episode.tolist())) and len(one.surprise) % 40 == 0
+        for name in ("episode", "surprise", "first", "ages", "patterns"):
+            np.testing.assert_array_equal(getattr(one, name), getattr(two, name))
+        np.testing.assert_array_equal(one.tracks["package"].mean, two.tracks["package"].mean)
