@@ -104,8 +104,8 @@ def episode_rows(arrays: Mapping[str, Array]) -> list[tuple[int, int]]:
     `is_first` says where each begins.
     """
     count, first = len(arrays["action"]), arrays.get("is_first")
-    begins = [] if first is None else np.flatnonzero(first[1:]) + 1
-    edges = [0, *map(int, begins), count]
+    begins: list[int] = [] if first is None else (np.flatnonzero(first[1:]) + 1).tolist()
+    edges = [0, *begins, count]
     return list(pairwise(edges))
 
 
