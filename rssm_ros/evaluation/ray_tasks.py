@@ -89,6 +89,8 @@ def _all_done(ray: Any, session: Session, found: Sequence[Source], how: How, tol
     bundled = ray.put(Bundled.of(session))
     shares = ray.remote(num_cpus=0)(Shares).remote(len(found))
     task = ray.remote(num_cpus=1)(work)
+    models = {name: str(Path(folder).absolute()) for name, folder in how.models.items()}
+    how = replace(how, models=models)
     paths = [str(Path(item.path).absolute()) for item in found]
     index_of = {task.remote(bundled, at, found[at], path, how, shares): at for at, path in enumerate(paths)}
     done: dict[int, Done] = {}
@@ -180,7 +182,7 @@ class Shares:
 
 def work(bundled: Bundled, index: int, source: Source, path: str, how: How, shares: Any) -> Done | Refused:
     """One recording, in a process of the cluster. path: of the recording, from the root."""
-    missing = _unfit(bundled, source, path)
+    missing = _unfit(bundled, source, path, how)
     if missing:
         return Refused(f"machine {os.uname().nodename}: {missing}")
     last = time.monotonic()
@@ -197,7 +199,7 @@ def work(bundled: Bundled, index: int, source: Source, path: str, how: How, shar
     return Done(outcome, provenance.machine()["cpu"])
 
 
-def _unfit(bundled: Bundled, source: Source, path: str) -> str:
+def _unfit(bundled: Bundled, source: Source, path: str, how: How) -> str:
     """Why this machine's figures would not be those of the one that asked, or nothing."""
     here = _versions()
     other = [
@@ -212,6 +214,9 @@ def _unfit(bundled: Bundled, source: Source, path: str) -> str:
         return f"{path} is not there; put recordings where every machine finds them under the same path"
     if content_of(Path(path), source.rows) != source.id:
         return f"{path} is another recording than where the evaluation was started; share one folder"
+    gone = [folder for folder in how.models.values() if not Path(folder).exists()]
+    if gone:
+        return f"--baseline-model {gone[0]} is not there; put it where every machine finds it under this path"
     return ""
 
 

@@ -67,14 +67,16 @@ def test_a_machine_that_cannot_take_part_says_why(folder, session, tmp_path):
     bundled = Bundled.of(session)
     older = replace(bundled, versions=bundled.versions | {"numpy": "1.0"})
 
-    def why(bundled: Bundled, path: str) -> str:
-        made = work(bundled, 0, good, path, QUICK, Told())
+    def why(bundled: Bundled, path: str, how: How = QUICK) -> str:
+        made = work(bundled, 0, good, path, how, Told())
         assert isinstance(made, Refused)
         return made.why
 
     assert "is not there" in why(bundled, str(tmp_path / "nothing.npz"))
     assert "another recording" in why(bundled, other.path)
     assert "numpy 1.0" in why(older, good.path)
+    trained = replace(QUICK, models={"gru": str(tmp_path / "run")})
+    assert "--baseline-model" in why(bundled, good.path, trained)
 
 
 def test_nobody_there_is_told_in_time(folder, tmp_path, capsys, monkeypatch):
