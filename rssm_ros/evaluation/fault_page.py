@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from rssm_ros.evaluation.errors import EvaluationError
+from rssm_ros.evaluation.fault_parts import NEW
 from rssm_ros.evaluation.fault_scenarios import JUDGED_MS, NOMINAL
 from rssm_ros.files import write_whole
 
@@ -39,7 +40,7 @@ its own. What is behind the error is another thing at each tick: the object is *
 {ms} ms ago or never, so nobody can know of it yet; it could not be seen *then*, {ms} ms ago; or it could.
 *Belief of then*: its error about then, which is what a perfect prediction would leave. *Truth of then*: the
 error of the true place of then, moved on at the true speed of then (that of the {ms} ms before, as the robot
-sees it). Errors in {unit}.
+sees it). Of new objects there is neither. Errors in {unit}.
 
 """
 NOTICING = """After how long (median), and in how many episodes where not in all: *absence*, a published
@@ -101,7 +102,9 @@ def _parts(report: Mapping[str, Any], units: Mapping[str, tuple[float, str]]) ->
     rows = []
     for name, found in report["delayed_parts"].items():
         for row in found:
-            values = [row[key]["value"] for key in ("no_fault", "delayed", "then", "moved")]
+            old = row["part"] != NEW
+            values = [row[key]["value"] for key in ("no_fault", "delayed")]
+            values += [row[key]["value"] if old else None for key in ("then", "moved")]
             cells = [_number(None if value is None else units[name][0] * value) for value in values]
             share = "-" if row["share"] is None else f"{row['share']:.0%}"
             rows.append(

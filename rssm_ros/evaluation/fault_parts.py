@@ -10,7 +10,7 @@ from rssm_ros.evaluation.fault_runs import Episode, Told
 from rssm_ros.evaluation.fault_ticks import Array, Masks, Sums, judged_ticks
 from rssm_ros.evaluation.measures import identities
 
-PARTS = ("new", "out of sight then", "in sight then")
+NEW, UNSEEN, SEEN = "new", "out of sight then", "in sight then"
 
 
 def parts_of(
@@ -29,9 +29,9 @@ def parts_of(
     for group in ("visible", "hidden"):
         counts = [found.groups()[group] for found in masks]
         whole = _sums(counts, [error["delayed"] for error in errors]).squares.sum()
-        for part in PARTS:
+        for part in (NEW, UNSEEN, SEEN):
             chosen = [
-                count & {"new": m.new, "in sight then": s & ~m.new}.get(part, ~s & ~m.new)
+                count & {NEW: m.new, UNSEEN: ~s & ~m.new, SEEN: s & ~m.new}[part]
                 for count, m, s in zip(counts, masks, seen, strict=True)
             ]
             if not any(mask.any() for mask in chosen):
