@@ -10,7 +10,7 @@ from rssm_ros.online.session import Session
 
 NO_MODELS = (
     "no recurrent network and no network of single frames beside the bundle (`rssm train-baseline`, "
-    "--baseline-model); `memoryless` is the bundle itself with the latest tick alone"
+    "--baseline-model)"
 )
 
 
@@ -47,4 +47,6 @@ def notes_of(session: Session, how: How, played: Sequence[Played]) -> tuple[str,
         np.isfinite(t.velocity).any() for item in played for t in item.ticks.targets.values()
     ):
         notes.append("no recording says how the belt moved: the privileged baseline is missing")
-    return (*notes, *([] if how.models else [NO_MODELS]))
+    if contract.targets and not how.models:
+        notes.append(NO_MODELS)
+    return tuple(notes)

@@ -175,7 +175,7 @@ def provenance(card: Scorecard) -> list[tuple[str, str]]:
         "bundle SHA-256": card.bundle_sha256,
         "contract": f"{card.contract}, {card.rate:g} ticks per second",
         "recordings": ", ".join(card.bags),
-        "truth": "ground-truth topics" if card.truth == "topics" else "the un-occluded run",
+        "truth": _truth(card),
         "imposed occlusion": card.impose or "none",
         "episodes": f"{len(card.episodes)}, {sum(item.ticks for item in card.episodes):,} ticks",
         "seeds": ", ".join(f"{key} {value}" for key, value in card.seeds.items()),
@@ -188,6 +188,13 @@ def provenance(card: Scorecard) -> list[tuple[str, str]]:
         "written": card.created,
     }
     return [(label, text) for label, text in rows.items() if text]
+
+
+def _truth(card: Scorecard) -> str:
+    """Where it comes from; nothing of a contract without targets."""
+    if not card.targets:
+        return ""
+    return "ground-truth topics" if card.truth == "topics" else "the un-occluded run"
 
 
 def _latency(name: str, value: float | None) -> str:
