@@ -111,7 +111,8 @@ def run(arguments: argparse.Namespace) -> int:
     from rssm_ros.training import distributed
     from rssm_ros.training.trainer import Trainer
 
-    chosen = _options(arguments)
+    chosen = chosen_options(arguments, GIVEN)
+    chosen = replace(chosen, scales=_scales(chosen.scales, arguments.scale or ()))
     try:
         trainer = Trainer(
             chosen,
@@ -136,8 +137,10 @@ def _again(arguments: argparse.Namespace) -> str:
     return shlex.join([*words, "--out", str(arguments.out), "--resume"])
 
 
-def _options(arguments: argparse.Namespace) -> "Options":
-    """The preset's options, or those of the run that is resumed, and what the command line says otherwise."""
+def chosen_options(arguments: argparse.Namespace, given: Sequence[str]) -> "Options":
+    """The preset's options, or those of the run that is resumed, and what the command line says otherwise:
+    `given` are the options that it can say.
+    """
     from rssm_ros.training import checkpoint
     from rssm_ros.training.errors import TrainingError
     from rssm_ros.training.options import Options, options
@@ -154,10 +157,10 @@ def _options(arguments: argparse.Namespace) -> "Options":
             )
     else:
         chosen = options(arguments.preset or "manipulator")
-    given = {name: getattr(arguments, name) for name in GIVEN if getattr(arguments, name) is not None}
-    if "minutes" in given and "steps" not in given:
-        given["steps"] = None  # who goes on with a budget of minutes means these
-    return replace(chosen, **given, scales=_scales(chosen.scales, arguments.scale or ()))
+    said = {name: getattr(arguments, name) for name in given if getattr(arguments, name) is not None}
+    if "minutes" in said and "steps" not in said:
+        said["steps"] = None  # who goes on with a budget of minutes means these
+    return replace(chosen, **said)
 
 
 def _scales(scales: "Scales", said: Sequence[str]) -> "Scales":

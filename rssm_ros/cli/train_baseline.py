@@ -2,12 +2,10 @@
 
 import argparse
 import shlex
-from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    from rssm_ros.training.options import Options
+from rssm_ros.cli.train import chosen_options
 
 KINDS = ("recurrent", "frames")
 GIVEN = (
@@ -70,7 +68,7 @@ def run(arguments: argparse.Namespace) -> int:
 
     trainer = BaselineTrainer(
         arguments.kind,
-        _options(arguments),
+        chosen_options(arguments, GIVEN),
         find_contract(arguments.contract),
         arguments.data,
         arguments.out,
@@ -85,27 +83,3 @@ def _again(arguments: argparse.Namespace) -> str:
     words = ["rssm", "train-baseline", arguments.kind, "--contract", arguments.contract]
     words += ["--data", *map(str, arguments.data), "--out", str(arguments.out), "--resume"]
     return shlex.join(words)
-
-
-def _options(arguments: argparse.Namespace) -> "Options":
-    """The preset's options, or those of the run that is resumed, and what the command line says otherwise."""
-    from rssm_ros.training import checkpoint
-    from rssm_ros.training.errors import TrainingError
-    from rssm_ros.training.options import Options, options
-
-    if arguments.resume and checkpoint.steps(arguments.out):
-        state = checkpoint.read_state(arguments.out)
-        if "options" not in state:
-            raise TrainingError(f"{arguments.out}: its checkpoint has no options; choose a new --out")
-        chosen = Options.from_dict(state["options"])
-        if arguments.preset not in (None, chosen.preset):
-            raise TrainingError(
-                f"--resume: --preset {arguments.preset} differs from the checkpoint's, {chosen.preset}; "
-                "leave it out, or choose a new --out"
-            )
-    else:
-        chosen = options(arguments.preset or "manipulator")
-    given = {name: getattr(arguments, name) for name in GIVEN if getattr(arguments, name) is not None}
-    if "minutes" in given and "steps" not in given:
-        given["steps"] = None  # who goes on with a budget of minutes means these
-    return replace(chosen, **given)

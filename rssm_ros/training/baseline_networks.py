@@ -17,7 +17,6 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from rssm_ros.contract import HIDDEN
 from rssm_ros.training import checkpoint
 from rssm_ros.training.errors import TrainingError
 from rssm_ros.training.learner import Perception
@@ -165,30 +164,14 @@ class BaselineLearner(nn.Module):
                 terms[f"target_{name}"] = value.detach()
                 weighted.append(opt.scales.target * value)
                 if name in self.perception:
-                    read = self._read(name, head, batch, tokens, presence, known) / share
+                    image, reader = self.signals.images[0][0], self.perception[name]
+                    assert isinstance(reader, Perception)
+                    read = reader.of(name, image, head, batch, tokens[image], known) / share
                     terms[f"perception_{name}"] = read.detach()
                     weighted.append(opt.scales.perception * read)
         total = torch.stack(weighted).sum()
         terms["loss"] = total.detach()
         return BaselineUpdate(total, terms, last.detach())
-
-    def _read(
-        self,
-        name: str,
-        head: TargetHead,
-        batch: Batch,
-        tokens: Mapping[str, Tensor],
-        presence: Mapping[str, Tensor],
-        known: Tensor,
-    ) -> Tensor:
-        """How well a target is read off the picture alone, wherever a part of it is in sight."""
-        image = self.signals.images[0][0]
-        seen = known & (batch[f"visibility_{name}"] > HIDDEN) & presence[image]
-        label = batch[f"target_{name}"]
-        goal = torch.where(seen.unsqueeze(-1), head.normalise(label), label.new_zeros(()))
-        reader = self.perception[name]
-        assert isinstance(reader, Perception)
-        return losses.masked_mean(reader.loss(tokens[image], goal), seen)
 
 
 def load_baseline(directory: Path) -> tuple[BaselineNetwork, dict[str, Any]]:

@@ -49,6 +49,18 @@ class Perception(nn.Module):
         loss: Tensor = -(std.detach() * log_normal).sum(-1)
         return loss
 
+    def of(
+        self, target: str, image: str, head: TargetHead, batch: Batch, tokens: Tensor, known: Tensor
+    ) -> Tensor:
+        """The loss of one target over a batch, wherever a part of it is in sight: a mean.
+
+        tokens [B, T, E] of `image`, known [B, T]: there is a label.
+        """
+        label = batch[f"target_{target}"]
+        seen = known & (batch[f"visibility_{target}"] > HIDDEN) & batch[f"present_{image}"]
+        goal = torch.where(seen.unsqueeze(-1), head.normalise(label), label.new_zeros(()))
+        return losses.masked_mean(self.loss(tokens, goal), seen)
+
 
 class Update(NamedTuple):
     """What one pass over a batch gives: the loss to descend, every term unweighted, the state to carry on."""
@@ -155,7 +167,7 @@ class Learner(nn.Module):
             self._representation(beliefs.features, tokens, presence, add)
             self._reconstruction(batch, beliefs.features, noise, add)
             self._task(batch, beliefs.features, add)
-            self._targets(batch, beliefs, prior_features, tokens, presence, noise, add)
+            self._targets(batch, beliefs, prior_features, tokens, noise, add)
             if ahead is not None:
                 self._ahead(batch, ahead, add)
             if scales.imitation:
@@ -238,7 +250,6 @@ class Learner(nn.Module):
         beliefs: Beliefs,
         prior_features: Tensor,
         tokens: dict[str, Tensor],
-        presence: dict[str, Tensor],
         noise: torch.Generator,
         add: Add,
     ) -> None:
@@ -260,11 +271,9 @@ class Learner(nn.Module):
             add(f"target_{name}_prior", scales.target_prior, loss.mean() / share)
             if scales.perception and name in self.perception:
                 image = wm.signals.images[0][0]
-                seen = known & (batch[f"visibility_{name}"] > HIDDEN) & presence[image]
-                goal = torch.where(seen.unsqueeze(-1), module.normalise(label), label.new_zeros(()))
                 reader = self.perception[name]
                 assert isinstance(reader, Perception)
-                read = losses.masked_mean(reader.loss(tokens[image], goal), seen)
+                read = reader.of(name, image, module, batch, tokens[image], known)
                 add(f"perception_{name}", scales.perception, read / share)
 
     def _ahead(self, batch: Batch, ahead: Ahead, add: Add) -> None:

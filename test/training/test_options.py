@@ -51,11 +51,13 @@ def test_who_goes_on_with_minutes_means_these_and_not_the_steps_of_before(tmp_pa
     assert main(["train", "--preset", "debug", "--steps", "2", *words[:-1]]) == 0
     parser = argparse.ArgumentParser()
     command.add_parser(parser.add_subparsers())
-    resumed = command._options(parser.parse_args(["train", *words]))
+    resumed = command.chosen_options(parser.parse_args(["train", *words]), command.GIVEN)
     assert resumed.steps == 2
-    again = command._options(parser.parse_args(["train", *words, "--minutes", "3"]))
+    minutes = parser.parse_args(["train", *words, "--minutes", "3"])
+    again = command.chosen_options(minutes, command.GIVEN)
     assert again.steps is None and again.minutes == 3.0
-    both = command._options(parser.parse_args(["train", *words, "--minutes", "3", "--steps", "9"]))
+    steps = parser.parse_args(["train", *words, "--minutes", "3", "--steps", "9"])
+    both = command.chosen_options(steps, command.GIVEN)
     assert both.steps == 9
 
 
