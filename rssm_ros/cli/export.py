@@ -120,6 +120,7 @@ def _told(stage: Mapping[str, Any]) -> dict[str, Any]:
         "steps": stage.get("step"),
         "hours": round(float(stage.get("elapsed_s") or 0.0) / 3600, 3),
         "data": ", ".join(Path(str(folder)).name for folder in stage.get("data") or ()),
+        "taken": stage.get("taken"),
         **{
             name: options.get(name) for name in ("batch", "length", "rate", "imagination_fraction", "threads")
         },

@@ -40,6 +40,11 @@ def add_parser(subparsers: Any) -> None:
         "--start-from", type=Path, metavar="RUN", help="begin with the weights of another run"
     )
     parser.add_argument(
+        "--encoders-only",
+        action="store_true",
+        help="of --start-from only what it learnt to see; posterior, latent and core may be others",
+    )
+    parser.add_argument(
         "--minutes", type=float, help="budget of wall time (60); the learning rate decays over it"
     )
     parser.add_argument("--steps", type=int, help="budget in updates instead of minutes")
@@ -109,8 +114,11 @@ def run(arguments: argparse.Namespace) -> int:
     """Trains; 0 when the budget was spent, 130 when Ctrl-C or SIGTERM stopped it before, with all saved."""
     from rssm_ros.contract import find_contract
     from rssm_ros.training import distributed
+    from rssm_ros.training.errors import TrainingError
     from rssm_ros.training.trainer import Trainer
 
+    if arguments.encoders_only and arguments.start_from is None:
+        raise TrainingError("--encoders-only: of which run? Add --start-from RUN")
     chosen = chosen_options(arguments, GIVEN)
     chosen = replace(chosen, scales=_scales(chosen.scales, arguments.scale or ()))
     try:
@@ -122,6 +130,7 @@ def run(arguments: argparse.Namespace) -> int:
             validation=arguments.val,
             resume=arguments.resume,
             start_from=arguments.start_from,
+            encoders_only=arguments.encoders_only,
             again=_again(arguments),
         )
         return 130 if trainer.run().interrupted else 0

@@ -13,7 +13,7 @@ from rssm_ros.training.checkpoint import Saved
 from rssm_ros.training.errors import TrainingError
 from rssm_ros.training.learner import Learner
 from rssm_ros.training.options import Options
-from rssm_ros.world_model import Signals
+from rssm_ros.world_model import Signals, Sizes
 
 # What decides the batches, the noise or the network. The rest may change: a budget, a rate.
 FIXED: tuple[str, ...] = (
@@ -29,6 +29,8 @@ FIXED: tuple[str, ...] = (
     "freeze_encoders",
     "replay_latents",
 )
+# What a run has learnt to see: its encoders, and the heads that taught them to read targets off what comes.
+SEEING = ("world_model.encoders.", "perception.")
 
 
 def check_same(
@@ -84,23 +86,32 @@ def load(saved: Saved, learner: Learner) -> None:
         raise TrainingError(f"--resume: the checkpoint's tensors do not fit ({first})") from error
 
 
-def start_from(run: Path, learner: Learner, signals: Signals) -> list[dict[str, Any]]:
+def start_from(
+    run: Path, learner: Learner, signals: Signals, encoders_only: bool = False
+) -> list[dict[str, Any]]:
     """Weights only: optimizer, step and budget begin anew (a further round on more data).
 
-    The contract may have gained targets since: their heads start untrained. Returns the chain of runs that
-    the weights come from. TrainingError if they do not fit.
+    The contract may have gained targets since: their heads start untrained. With `encoders_only` nothing but
+    what the run learnt to see is taken, and all else may differ: posterior, latent, core. Returns the chain
+    of runs that the weights come from. TrainingError if they do not fit.
     """
     saved = checkpoint.read_world_model(run)
+    then, now = Sizes.from_dict(saved.state["sizes"]).conv, learner.world_model.sizes.conv
+    if then != now:  # the same tensors, with another meaning
+        raise TrainingError(f"--start-from {run}: its convolutions are {then!r}; add --conv {then}")
+    parts = SEEING if encoders_only else ("",)
+    taken = {name: value for name, value in saved.model.items() if name.startswith(parts)}
     refusal = f"--start-from {run}: its weights do not fit this preset and contract"
     try:
-        found = learner.load_state_dict(saved.model, strict=False)
+        found = learner.load_state_dict(taken, strict=False)
     except RuntimeError as error:
         raise TrainingError(refusal) from error
     known = {name for name, _ in Signals.from_dict(saved.state["signals"]).targets}
     added = [name for name, _ in signals.targets if name not in known]
     fresh = tuple(f"{part}.{name}." for name in added for part in ("world_model.target_heads", "perception"))
-    lacking = [name for name in found.missing_keys if not name.startswith(fresh)]
-    if lacking or found.unexpected_keys:
-        raise TrainingError(f"{refusal} (first: {(lacking + found.unexpected_keys)[0]})")
+    missing = [name for name in found.missing_keys if name.startswith(parts) and not name.startswith(fresh)]
+    if missing or found.unexpected_keys:
+        raise TrainingError(f"{refusal} (first: {(missing + found.unexpected_keys)[0]})")
     earlier = {"name": run.resolve().name, **saved.state}  # runs of old versions do not know their name
-    return [*saved.state.get("chain", []), checkpoint.stage(earlier)]
+    stage = checkpoint.stage(earlier)
+    return [*saved.state.get("chain", []), {**stage, "taken": "encoders only"} if encoders_only else stage]

@@ -65,8 +65,9 @@ class Trainer:
         start_from: Path | None = None,
         quiet: bool = False,
         again: str = "the same with resume=True",
+        encoders_only: bool = False,
     ) -> None:
-        """again: what a person who stopped the run is told to go on with."""
+        """again: what a person who stopped the run is told to go on with; encoders_only: of `start_from`."""
         self.options, self.contract, self.out, self.again = options, contract, out, again
         self.world = join()
         if resume and not out.is_dir():
@@ -74,7 +75,7 @@ class Trainer:
         with ExitStack() as held:
             if self.world.first:
                 held.enter_context(checkpoint.alone(out))
-            self._prepare(held, data, validation, resume, start_from, quiet)
+            self._prepare(held, data, validation, resume, start_from, encoders_only, quiet)
             self.held = held.pop_all()
 
     def close(self) -> None:
@@ -88,6 +89,7 @@ class Trainer:
         validation: Path | None,
         resume: bool,
         start_from: Path | None,
+        encoders_only: bool,
         quiet: bool,
     ) -> None:
         """All that a run needs; what has to be closed goes into `held`, in that order."""
@@ -121,7 +123,7 @@ class Trainer:
         if saved is not None:
             self._load(saved)
         elif start_from is not None:
-            self.chain = restore.start_from(start_from, self.learner, self.signals)
+            self.chain = restore.start_from(start_from, self.learner, self.signals, encoders_only)
         elif options.freeze_encoders:
             raise TrainingError(
                 "--freeze-encoders: these have learnt nothing yet; add --start-from RUN, or leave it out"

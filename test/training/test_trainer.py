@@ -20,6 +20,7 @@ from rssm_ros.training import checkpoint
 from rssm_ros.training.errors import TrainingError
 from rssm_ros.training.options import Options, options
 from rssm_ros.training.replay import Replay
+from rssm_ros.training.restore import SEEING
 from rssm_ros.training.trainer import Trainer
 
 from . import synthetic
@@ -392,6 +393,25 @@ def test_frozen_encoders_stay_as_they_were_learnt(data, tmp_path):
     assert not {"world_model.rssm.prior_logits.weight", "world_model.target_heads.package.out.weight"} & kept
     with pytest.raises(TrainingError, match="freeze_encoders differ"):
         trainer(TINY, data, tmp_path / "second", resume=True)
+
+
+def test_of_another_kind_of_model_the_encoders_can_be_taken(data, tmp_path):
+    """A product posterior has other tensors than a concat one; what both see with is the same."""
+    trainer(TINY, data, tmp_path / "first").run()
+    other = replace(TINY, posterior="product", freeze_encoders=True)
+    with pytest.raises(TrainingError, match="do not fit"):
+        trainer(other, data, tmp_path / "none", start_from=tmp_path / "first")
+    begun = trainer(other, data, tmp_path / "second", start_from=tmp_path / "first", encoders_only=True)
+    one, two = checkpoint.read(tmp_path / "first").model, begun.learner.state_dict()
+    same = {name for name in one if name in two and torch.equal(one[name], two[name])}
+    seeing = {name for name in one if name.startswith(SEEING)}
+    assert seeing and seeing <= same
+    assert not any(name.endswith("weight") and name.startswith("world_model.rssm") for name in same)
+    assert [run["taken"] for run in begun.chain] == ["encoders only"]
+    begun.close()
+    exact = replace(other, conv="exact")  # of equal shapes, so that only the word tells
+    with pytest.raises(TrainingError, match="add --conv strided"):
+        trainer(exact, data, tmp_path / "third", start_from=tmp_path / "first", encoders_only=True)
 
 
 def test_a_further_round_may_have_a_target_more(data, tmp_path):
