@@ -14,8 +14,8 @@ import matplotlib
 import numpy as np
 
 from rssm_ros.cli.dataset import parse_part
-from rssm_ros.evaluation.bag_blackouts import Blackouts, measure, summary
-from rssm_ros.evaluation.imposed import parse_imposed
+from rssm_ros.evaluation.playing.blackouts import Blackouts, measure, summary
+from rssm_ros.evaluation.playing.imposed import parse_imposed
 from rssm_ros.online.session import Session
 from rssm_ros.recordings import open_bag
 

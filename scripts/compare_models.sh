@@ -4,8 +4,9 @@
 # ROBOT is dot or manipulator. FOLDER holds data/train or several of data/train-* (for the manipulator also data/held-out) and
 # data/validation, from scripts/train_ROBOT.sh or `rssm collect`; runs, bundles and scores land beside them, and started again
 # it goes on where it was stopped. KINDS="concat product" SEEDS="0 1 2" UPDATES=2500 THREADS=2 say what is compared.
+# SEEING=RUN gives every one of them that run's encoders, frozen: then only memories are compared, and far sooner.
 # A kind and seed of the dot took 7 minutes of one thread beside other work, 1,000 updates of the manipulator's 15 minutes, and are
-# too few there. Those learn nothing in imagination, so that the policy tells what the belief is worth.
+# too few there unless seeing is given. The manipulator's learn nothing in imagination, so that the policy tells what the belief is worth.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 robot=${1:?usage: scripts/compare_models.sh dot|manipulator FOLDER}
@@ -37,12 +38,13 @@ score() { # NAME: its checks are told, and stop nothing
     [ -e "$out/policy.json" ] || step evaluate-policy "$made" --out "$out/policy.json" || true
 }
 
-practice=()
-[ "$robot" = dot ] || practice=(--imagination-fraction 0)
+common=()
+[ "$robot" = dot ] || common+=(--imagination-fraction 0)
+[ -z "${SEEING:-}" ] || common+=(--start-from "$SEEING" --encoders-only --freeze-encoders --scale perception=0)
 for seed in ${SEEDS:-0 1 2}; do
     for kind in ${KINDS:-concat product}; do
         # shellcheck disable=SC2046 # the options are words
-        train "$kind-$seed" 600 --steps "${UPDATES:-2500}" --seed "$seed" --data "$folder"/data/train* "${practice[@]}" $(what_is "$kind")
+        train "$kind-$seed" 600 --steps "${UPDATES:-2500}" --seed "$seed" --data "$folder"/data/train* "${common[@]}" $(what_is "$kind")
         bundle "$kind-$seed"
         score "$kind-$seed"
     done

@@ -6,7 +6,7 @@ import matplotlib
 import numpy as np
 
 from rssm_ros.envs.dot import HARD, simulate
-from rssm_ros.evaluation.bayes import ParticleFilter
+from rssm_ros.evaluation.dot.bayes import ParticleFilter
 
 SEED, FIRST, COUNT = 2, 16, 24
 PLACE = Path(__file__).resolve().parent.parent / "docs" / "images" / "dot.png"

@@ -17,7 +17,7 @@ matplotlib.use("Agg")
 import numpy as np
 from matplotlib import pyplot as plt
 
-from rssm_ros.evaluation.filtering import read_episode
+from rssm_ros.evaluation.playing.filtering import read_episode
 from rssm_ros.online.filter import Filter
 from rssm_ros.online.grid import SECOND, stamp_of, tick_of
 from rssm_ros.online.limits import Limits

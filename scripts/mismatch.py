@@ -17,7 +17,7 @@ import numpy as np
 
 from rssm_ros.envs.manipulator import ManipulatorEnv
 from rssm_ros.evaluation.calibration import reviews
-from rssm_ros.evaluation.filtering import Filtered, filter_episode
+from rssm_ros.evaluation.playing.filtering import Filtered, filter_episode
 from rssm_ros.online.session import Session
 from rssm_ros.training.collect_manipulator import EpisodePlan, record_episode
 

@@ -25,7 +25,7 @@ from rssm_ros.bundle import load_bundle, write_manifest
 from rssm_ros.contract import HIDDEN, VISIBLE
 from rssm_ros.evaluation.bench.ticks import Tick
 from rssm_ros.evaluation.calibration import coverage
-from rssm_ros.evaluation.filtering import Filtered, episode_files, filter_episode, read_episode
+from rssm_ros.evaluation.playing.filtering import Filtered, episode_files, filter_episode, read_episode
 from rssm_ros.online.backends.parity import teacher_forced
 from rssm_ros.online.regions import regions_of
 from rssm_ros.online.session import Session

@@ -45,7 +45,7 @@ def run(args: argparse.Namespace) -> int:
     runs; 1 where they do not, or where that cannot be told."""
     from rssm_ros.evaluation.calibration import Calibration, calibrate
     from rssm_ros.evaluation.errors import EvaluationError
-    from rssm_ros.evaluation.filtering import episode_files, hash_of
+    from rssm_ros.evaluation.playing.filtering import episode_files, hash_of
     from rssm_ros.online.session import Session
 
     if not 50 <= args.percentile < 100 or min(args.after, args.particles) < 1:
@@ -84,7 +84,7 @@ def filtered(session: Any, files: Sequence[Path], others: Sequence[Path], args: 
     from rich.console import Console
     from rich.progress import track
 
-    from rssm_ros.evaluation.filtering import (
+    from rssm_ros.evaluation.playing.filtering import (
         Filtered,
         episode_rows,
         filter_episode,

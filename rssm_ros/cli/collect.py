@@ -68,7 +68,7 @@ def what_to_record(args: argparse.Namespace) -> "tuple[Source, list[Plan]]":
             if getattr(args, name) is None:
                 setattr(args, name, default)
     if args.robot == "dot" and args.held_out:
-        from rssm_ros.evaluation import held_out_dot
+        from rssm_ros.evaluation.dot import held_out as held_out_dot
 
         return held_out_dot.source(args.setting), [*held_out_dot.plan_held_out(args.ticks, args.setting)]
     if args.robot == "dot":

@@ -36,7 +36,7 @@ def run(arguments: argparse.Namespace) -> int:
         return 2
     found = compare(read_runs(arguments.scorecards))
     if arguments.html:
-        from rssm_ros.evaluation.compare_page import render_comparison
+        from rssm_ros.evaluation.page.comparison import render_comparison
 
         write_whole(arguments.html, render_comparison(found))
     if arguments.json:
@@ -55,7 +55,7 @@ def _print(found: Comparison) -> None:
     from rich.markup import escape
     from rich.table import Table
 
-    from rssm_ros.evaluation.compare_page import about, headline
+    from rssm_ros.evaluation.page.comparison import about, headline
 
     console = Console()
     for name in dict.fromkeys(row.target for row in found.rows):

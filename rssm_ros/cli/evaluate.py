@@ -81,9 +81,9 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
 def run(args: argparse.Namespace) -> int:
     """0 when the bundle meets the bounds of a shipped one and no recording was left out, else 1."""
     from rssm_ros.evaluation.errors import EvaluationError
-    from rssm_ros.evaluation.imposed import parse_imposed
-    from rssm_ros.evaluation.playing import How
-    from rssm_ros.evaluation.sources import sources
+    from rssm_ros.evaluation.playing.imposed import parse_imposed
+    from rssm_ros.evaluation.playing.play import How
+    from rssm_ros.evaluation.playing.sources import sources
     from rssm_ros.online.session import Session
 
     if min(1 if n is None else n for n in (args.particles, args.workers)) < 1:
@@ -154,7 +154,7 @@ def _report(out: Path, session: Any, found: Any, how: Any) -> None:
     from rssm_ros.evaluation.evaluate import recording_of
 
     try:
-        from rssm_ros.evaluation import report
+        from rssm_ros.evaluation.page import report
 
         report.write(out, recording_of(session, found, how, out))
     except (EvaluationError, ModuleNotFoundError) as error:

@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from rssm_ros.evaluation.dot import EPISODES, evaluate
+from rssm_ros.evaluation.dot.evaluate import EPISODES, evaluate
 from rssm_ros.files import write_whole
 
 

@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from rssm_ros.evaluation.policy import BUNDLE, FIRST_SEED, REFERENCES, Episode, evaluate, tasks
+from rssm_ros.evaluation.runs.policy import BUNDLE, FIRST_SEED, REFERENCES, Episode, evaluate, tasks
 from rssm_ros.files import write_whole
 
 

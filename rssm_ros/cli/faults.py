@@ -53,7 +53,7 @@ def run(args: argparse.Namespace) -> int:
     report["wall_s"] = round(time.monotonic() - start, 1)
     report["cpu_s"] = round(time.process_time(), 1)
     if args.page:
-        from rssm_ros.evaluation.fault_page import PICTURE, draw, page
+        from rssm_ros.evaluation.faults.page import PICTURE, draw, page
         from rssm_ros.files import write_whole
 
         picture = args.page.parent.parent / PICTURE
@@ -94,10 +94,10 @@ def _watched(session: Any, files: Sequence[Path], own: bool, args: argparse.Name
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-    from rssm_ros.evaluation.fault_runs import episode_of
-    from rssm_ros.evaluation.fault_table import Table
-    from rssm_ros.evaluation.fault_ticks import ONSET_S
-    from rssm_ros.evaluation.filtering import hash_of, read_episode
+    from rssm_ros.evaluation.faults.runs import episode_of
+    from rssm_ros.evaluation.faults.table import Table
+    from rssm_ros.evaluation.faults.ticks import ONSET_S
+    from rssm_ros.evaluation.playing.filtering import hash_of, read_episode
     from rssm_ros.provenance import hardware, versions
 
     contract = session.bundle.contract

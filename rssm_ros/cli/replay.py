@@ -17,7 +17,7 @@ from rich.live import Live
 from rich.text import Text
 
 from rssm_ros.contract import Contract, find_contract
-from rssm_ros.evaluation.trace import TraceError, read_counters
+from rssm_ros.evaluation.runs.trace import TraceError, read_counters
 from rssm_ros.nodes.graph import ReplayOptions, replay_graph
 from rssm_ros.nodes.processes import NodeProcess, child_environment, end_all
 from rssm_ros.recordings import BagRecording, open_bag

@@ -21,7 +21,7 @@ from rich.text import Text
 from rssm_ros import provenance
 from rssm_ros.bundle import BundleError, load_bundle
 from rssm_ros.contract import HIDDEN, Contract, find_contract
-from rssm_ros.evaluation import summary as summaries
+from rssm_ros.evaluation.runs import summary as summaries
 from rssm_ros.nodes.errors import NodeError
 from rssm_ros.nodes.graph import PLANNERS, GraphOptions, manipulator_graph
 from rssm_ros.nodes.processes import NodeProcess, child_environment, end_all
@@ -242,7 +242,7 @@ def _watch(supervisor: Any, options: GraphOptions, console: Console, asked: list
 
 def _score_reader(traces: Path) -> Callable[[], tuple[int, ...]]:
     """Sorted, missed, wrong so far, from the last record of the sim's growing trace."""
-    from rssm_ros.evaluation.trace import TraceError, read_last
+    from rssm_ros.evaluation.runs.trace import TraceError, read_last
 
     def read() -> tuple[int, ...]:
         try:
@@ -313,7 +313,7 @@ def _afterwards(
             found[f"{name}_sorted"] = count
 
     def film() -> None:
-        from rssm_ros.evaluation.video import render_video
+        from rssm_ros.evaluation.film.video import render_video
 
         render_video(out / "trace", _film(out, contract), contract.dt)
 

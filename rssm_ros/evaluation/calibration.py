@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from rssm_ros.contract import HIDDEN, VISIBLE, Contract
 from rssm_ros.evaluation.errors import EvaluationError
-from rssm_ros.evaluation.filtering import Filtered
+from rssm_ros.evaluation.playing.filtering import Filtered
 from rssm_ros.evaluation.statistics import ENOUGH_RUNS, estimate, ratio
 from rssm_ros.online.regions import LEVELS, RegionMap, age_class, depth, spread
 from rssm_ros.online.surprise import Review

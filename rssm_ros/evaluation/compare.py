@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from rssm_ros.evaluation.errors import EvaluationError
-from rssm_ros.evaluation.scorecard import Episode, Scorecard, TargetScore, read_scorecard
+from rssm_ros.evaluation.scoring.scorecard import Episode, Scorecard, TargetScore, read_scorecard
 from rssm_ros.evaluation.statistics import DRAWS, Estimate, Vector, ratio, root_ratio
 from rssm_ros.evaluation.units import NATS, PERCENT, RATIO, TICKS, Scale
 

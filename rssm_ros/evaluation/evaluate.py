@@ -16,13 +16,15 @@ import numpy.typing as npt
 from rssm_ros import provenance
 from rssm_ros.bundle import Bundle
 from rssm_ros.contract import Contract
-from rssm_ros.evaluation import measures, scoring
-from rssm_ros.evaluation.detecting import Detector, calibrated
+from rssm_ros.evaluation.baselines.detecting import Detector, calibrated
 from rssm_ros.evaluation.errors import EvaluationError
-from rssm_ros.evaluation.imposed import ImposedRecording
-from rssm_ros.evaluation.notes import notes_of
-from rssm_ros.evaluation.playing import UNOCCLUDED, How, Played
-from rssm_ros.evaluation.scorecard import (
+from rssm_ros.evaluation.playing.imposed import ImposedRecording
+from rssm_ros.evaluation.playing.play import UNOCCLUDED, How, Played
+from rssm_ros.evaluation.playing.sources import Source, Unusable, Watch, play_all
+from rssm_ros.evaluation.scoring import measures
+from rssm_ros.evaluation.scoring import targets as scoring
+from rssm_ros.evaluation.scoring.notes import notes_of
+from rssm_ros.evaluation.scoring.scorecard import (
     TRACE_FILE,
     Episode,
     ImagePrediction,
@@ -31,9 +33,8 @@ from rssm_ros.evaluation.scorecard import (
     read_scorecard,
     weakest_correlation,
 )
-from rssm_ros.evaluation.sources import Source, Unusable, Watch, play_all
+from rssm_ros.evaluation.scoring.surprises import surprise_of
 from rssm_ros.evaluation.statistics import Estimate
-from rssm_ros.evaluation.surprises import surprise_of
 from rssm_ros.evaluation.ticks import Ticks
 from rssm_ros.online.regions import regions_of
 from rssm_ros.online.session import Session
@@ -106,7 +107,7 @@ def _about(models: Mapping[str, str], bundle: Bundle) -> dict[str, str]:
         raise EvaluationError(f"--baseline-model {taken[0]}=...: another baseline has that name")
     if not models:
         return {}
-    from rssm_ros.evaluation.baseline_models import about
+    from rssm_ros.evaluation.baselines.networks import about
 
     return about(models, bundle)
 

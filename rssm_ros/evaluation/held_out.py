@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from rssm_ros.evaluation.collected import PRIVILEGED, VELOCITY
+from rssm_ros.evaluation.playing.collected import PRIVILEGED, VELOCITY
 from rssm_ros.training.collect import Arrays, Source
 from rssm_ros.training.collect_manipulator import EpisodePlan, record_episode
 

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from rssm_ros.contract import Contract
-from rssm_ros.evaluation.trace import TraceWriter, belief_dtype
+from rssm_ros.evaluation.runs.trace import TraceWriter, belief_dtype
 from rssm_ros.online.belief import Belief
 
 DESTINATION = "destination"  # the target that the film marks beside the first one

@@ -10,7 +10,7 @@ from std_srvs.srv import Trigger
 
 from rssm_ros import messages
 from rssm_ros.contract import JOINT_STATE, find_contract
-from rssm_ros.evaluation.trace import TraceWriter, gate_dtype
+from rssm_ros.evaluation.runs.trace import TraceWriter, gate_dtype
 from rssm_ros.nodes.diagnostics import Diagnostics
 from rssm_ros.nodes.interfaces import COMMANDS, WATCHDOG, message_type, sensing
 from rssm_ros.nodes.managed import ManagedNode, Parameter, run

@@ -19,7 +19,7 @@ from rclpy.executors import ExternalShutdownException
 from rclpy.lifecycle import LifecycleNode, LifecyclePublisher, LifecycleState, TransitionCallbackReturn
 from rclpy.signals import SignalHandlerOptions
 
-from rssm_ros.evaluation.trace import write_counters
+from rssm_ros.evaluation.runs.trace import write_counters
 from rssm_ros.nodes.executors import make_executor
 from rssm_ros.nodes.processes import PARENT
 

@@ -33,8 +33,8 @@ class Overlay:
         """
         import cv2
 
-        from rssm_ros.evaluation.projection import ellipse
-        from rssm_ros.evaluation.video import disc, polyline
+        from rssm_ros.evaluation.film.projection import ellipse
+        from rssm_ros.evaluation.film.video import disc, polyline
 
         height, width = picture.shape[:2]
         factor = max(1, self._side // max(height, width))
@@ -61,6 +61,6 @@ class Overlay:
         return self._projections[key]
 
     def _find(self, target: str, width: int, height: int) -> None:
-        from rssm_ros.evaluation.overlay import projection_of
+        from rssm_ros.evaluation.film.overlay import projection_of
 
         self._projections[target, width, height] = projection_of(self._contract, target, width, height)

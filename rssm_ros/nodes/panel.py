@@ -61,7 +61,7 @@ class Panel:
         return np.concatenate(parts)
 
     def _banner(self, view: View) -> Picture:
-        from rssm_ros.evaluation.video import SEEN, UNSEEN
+        from rssm_ros.evaluation.film.video import SEEN, UNSEEN
 
         belief = view.belief
         if belief is None:
@@ -94,7 +94,7 @@ class Panel:
 
     def _target(self, target: TargetSpec, index: int, view: View) -> Picture:
         """Where it is believed to be, and the standard deviation over all its axes."""
-        from rssm_ros.evaluation.video import disc
+        from rssm_ros.evaluation.film.video import disc
 
         row = self._row(LINE)
         disc(row, (MARGIN + 4, LINE // 2), 5, COLOURS[index % len(COLOURS)])
@@ -138,7 +138,7 @@ class Panel:
 
     def _modality(self, name: str, stale: float, view: View) -> Picture:
         """Seconds since the belief saw it, beside the limit beyond which the gate holds the robot."""
-        from rssm_ros.evaluation.video import SEEN, UNSEEN
+        from rssm_ros.evaluation.film.video import SEEN, UNSEEN
 
         row, left, right = self._row(LINE), 220, WIDTH - MARGIN
         row[4 : LINE - 4, left:right] = (34, 37, 43)
@@ -155,7 +155,7 @@ class Panel:
         return row
 
     def _row(self, height: int) -> Picture:
-        from rssm_ros.evaluation.video import BACK
+        from rssm_ros.evaluation.film.video import BACK
 
         return np.full((height, WIDTH, 3), BACK, np.uint8)
 

@@ -13,7 +13,7 @@ from nav_msgs.msg import Path as PathMessage
 from sensor_msgs.msg import JointState, PointCloud2
 
 from rssm_ros import messages
-from rssm_ros.evaluation.trace import TraceWriter, plan_dtype
+from rssm_ros.evaluation.runs.trace import TraceWriter, plan_dtype
 from rssm_ros.nodes.beliefs import belief_of
 from rssm_ros.nodes.diagnostics import Diagnostics
 from rssm_ros.nodes.graph import PLANNERS

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from rssm_ros.contract import Contract
-from rssm_ros.evaluation.trace import TraceWriter, simulation_dtype
+from rssm_ros.evaluation.runs.trace import TraceWriter, simulation_dtype
 
 CLOCK = 0.01  # s between two clock messages
 

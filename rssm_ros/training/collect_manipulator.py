@@ -177,7 +177,7 @@ def record(plan: EpisodePlan) -> Arrays:
     policy = None
     if plan.kind == "policy":
         if _worker.get("bundle") != plan.policy:
-            from rssm_ros.evaluation.learned import LearnedPolicy
+            from rssm_ros.evaluation.runs.learned import LearnedPolicy
 
             # Seed 0, whichever episode comes first: `reset(plan.seed)` makes each one's noise its own.
             _worker["policy"] = LearnedPolicy(Path(str(plan.policy)), 1, 0)

@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from rssm_ros.cli import main
-from rssm_ros.evaluation.policy import BUNDLE, REFERENCES
+from rssm_ros.evaluation.runs.policy import BUNDLE, REFERENCES
 from test.bundles import tiny_bundle
 
 

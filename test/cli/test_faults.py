@@ -7,13 +7,13 @@ import pytest
 
 from rssm_ros.cli import faults
 from rssm_ros.cli.main import main
-from rssm_ros.evaluation import fault_table
-from rssm_ros.evaluation.fault_scenarios import JUDGED, NOMINAL, scenarios
-from rssm_ros.evaluation.filtering import filter_episode, read_episode
+from rssm_ros.evaluation.faults import table as fault_table
+from rssm_ros.evaluation.faults.scenarios import JUDGED, NOMINAL, scenarios
+from rssm_ros.evaluation.playing.filtering import filter_episode, read_episode
 from rssm_ros.online.session import Session
 from rssm_ros.training.collect_manipulator import plan_episodes
 from test.bundles import tiny_bundle
-from test.evaluation.test_filtering import NAMES, made_up_episode
+from test.evaluation.playing.test_filtering import NAMES, made_up_episode
 
 TICKS = 130
 FEW = (NOMINAL, JUDGED, "30% NaN", "30% of a wrong size")

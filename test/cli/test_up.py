@@ -15,8 +15,8 @@ import pytest
 
 pytest.importorskip("rclpy")
 
-from rssm_ros.evaluation.summary import KEYS
-from rssm_ros.evaluation.trace import TraceError, read_last, read_trace
+from rssm_ros.evaluation.runs.summary import KEYS
+from rssm_ros.evaluation.runs.trace import TraceError, read_last, read_trace
 
 pytestmark = pytest.mark.ros
 MOVING = 0.1  # m/s or rad/s

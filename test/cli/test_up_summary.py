@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from rssm_ros.cli import up
-from rssm_ros.evaluation import summary as summaries
-from rssm_ros.evaluation import video
-from rssm_ros.evaluation.trace import TraceWriter, belief_dtype, gate_dtype, simulation_dtype
+from rssm_ros.evaluation.film import video
+from rssm_ros.evaluation.runs import summary as summaries
+from rssm_ros.evaluation.runs.trace import TraceWriter, belief_dtype, gate_dtype, simulation_dtype
 from rssm_ros.nodes.errors import NodeError
 
 

@@ -19,7 +19,7 @@ from rssm_ros.evaluation.calibration import (
     thresholds_of,
 )
 from rssm_ros.evaluation.errors import EvaluationError
-from rssm_ros.evaluation.filtering import Filtered, Track
+from rssm_ros.evaluation.playing.filtering import Filtered, Track
 from rssm_ros.online.regions import RegionMap
 from test.online.streams import small_contract
 

@@ -19,7 +19,7 @@ from rssm_ros.evaluation.compare import (
     read_runs,
 )
 from rssm_ros.evaluation.errors import EvaluationError
-from rssm_ros.evaluation.scorecard import Scorecard
+from rssm_ros.evaluation.scoring.scorecard import Scorecard
 from rssm_ros.evaluation.statistics import Estimate, estimate
 from test.scorecards import made
 

@@ -12,14 +12,14 @@ from rssm_ros.cli.main import main
 from rssm_ros.evaluation.compare import PAIRED, Run, compare
 from rssm_ros.evaluation.errors import EvaluationError
 from rssm_ros.evaluation.evaluate import evaluate
-from rssm_ros.evaluation.imposed import parse_imposed
-from rssm_ros.evaluation.playing import How, play
-from rssm_ros.evaluation.scorecard import Scorecard, read_scorecard
-from rssm_ros.evaluation.sources import sources
+from rssm_ros.evaluation.playing.imposed import parse_imposed
+from rssm_ros.evaluation.playing.play import How, play
+from rssm_ros.evaluation.playing.sources import sources
+from rssm_ros.evaluation.scoring.scorecard import Scorecard, read_scorecard
 from rssm_ros.evaluation.statistics import Estimate
 from rssm_ros.online.session import Session
 from test.bundles import tiny_bundle
-from test.evaluation.test_filtering import made_up_episode
+from test.evaluation.playing.test_filtering import made_up_episode
 
 DESIGN_KEYS = {
     "bundle_sha256",

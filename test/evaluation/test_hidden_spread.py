@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from rssm_ros import paths
-from rssm_ros.evaluation.filtering import filter_episode
+from rssm_ros.evaluation.playing.filtering import filter_episode
 from rssm_ros.online.regions import spread
 from rssm_ros.online.session import Session
 

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from rssm_ros.evaluation.evaluate import evaluate
-from rssm_ros.evaluation.playing import How
-from rssm_ros.evaluation.sources import sources
+from rssm_ros.evaluation.playing.play import How
+from rssm_ros.evaluation.playing.sources import sources
 from rssm_ros.online.session import Session
 from rssm_ros.online.steps import initial_state
 from test.evaluation.test_shuffled_weights import shuffle_weights
@@ -127,7 +127,8 @@ def test_having_no_memory_shows_where_it_is_needed(cards):
 
 
 def test_the_bounds_are_those_of_the_issue():
-    from rssm_ros.evaluation import evaluate, scorecard
+    from rssm_ros.evaluation import evaluate
+    from rssm_ros.evaluation.scoring import scorecard
 
     assert (evaluate.HIDDEN_RATIO[1], evaluate.REACQUIRED[1], evaluate.COVERED_90) == (0.5, 2.0, (0.88, 0.92))
     assert (scorecard.WEAKEST, scorecard.WEAKER) == (-0.7, 0.05)

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from rssm_ros.bundle import GOLDEN, WEIGHTS, load_bundle, write_manifest
-from rssm_ros.evaluation.policy import BUNDLE, evaluate, tasks
+from rssm_ros.evaluation.runs.policy import BUNDLE, evaluate, tasks
 from rssm_ros.online.golden import read_golden
 from rssm_ros.online.session import Session
 from test.bundles import tiny_bundle

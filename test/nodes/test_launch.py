@@ -19,8 +19,8 @@ if shutil.which("ros2") is None:
 
 from ament_index_python.packages import PackageNotFoundError, get_package_prefix
 
-from rssm_ros.evaluation.replaying import final_beliefs
-from rssm_ros.evaluation.trace import TraceError, read_last, read_trace
+from rssm_ros.evaluation.playing.replaying import final_beliefs
+from rssm_ros.evaluation.runs.trace import TraceError, read_last, read_trace
 from rssm_ros.nodes.filter_trace import FINAL
 from rssm_ros.online.session import Session
 from rssm_ros.recordings import open_bag

@@ -9,7 +9,7 @@ import pytest
 pytest.importorskip("cv2")
 
 from rssm_ros.contract import find_contract
-from rssm_ros.evaluation.video import SEEN, UNSEEN
+from rssm_ros.evaluation.film.video import SEEN, UNSEEN
 from rssm_ros.nodes.panel import BANNER, CURVE, LIMIT, LINE, OVER, WIDTH, Panel, View
 from rssm_ros.online.belief import NEVER, Belief, TargetBelief
 from rssm_ros.online.grid import SECOND

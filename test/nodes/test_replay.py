@@ -13,8 +13,8 @@ pytest.importorskip("rclpy")
 
 from rosbags.highlevel import AnyReader
 
-from rssm_ros.evaluation.replaying import final_beliefs
-from rssm_ros.evaluation.trace import read_trace
+from rssm_ros.evaluation.playing.replaying import final_beliefs
+from rssm_ros.evaluation.runs.trace import read_trace
 from rssm_ros.nodes.filter_trace import FINAL
 from rssm_ros.nodes.playback import moments
 from rssm_ros.online.grid import SECOND

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from rssm_ros.evaluation.trace import read_trace
+from rssm_ros.evaluation.runs.trace import read_trace
 from rssm_ros.online.gate import MODES
 
 pytest.importorskip("rclpy")

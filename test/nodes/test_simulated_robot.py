@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 
 from rssm_ros.contract import find_contract
-from rssm_ros.evaluation.trace import read_trace
+from rssm_ros.evaluation.runs.trace import read_trace
 from rssm_ros.nodes.simulated_robot import SimulatedRobot, SimulationTrace
 from rssm_ros.online.limits import Limits
 

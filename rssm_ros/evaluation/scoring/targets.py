@@ -1,0 +1,397 @@
+"""From ticks to figures: one target's score, and the sums by which two evaluations are paired."""
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from rssm_ros.contract import Contract, TargetSpec
+from rssm_ros.evaluation.baselines import classical
+from rssm_ros.evaluation.baselines.classical import ABOUT, Detections, KalmanSettings, Told
+from rssm_ros.evaluation.calibration import Depths, thresholds_of
+from rssm_ros.evaluation.playing.rows import LEAST_STD, MEMORYLESS_EVERY
+from rssm_ros.evaluation.scoring import measures
+from rssm_ros.evaluation.scoring.measures import Runs
+from rssm_ros.evaluation.scoring.scorecard import Baseline, Errors, FirstAppearances, TargetScore
+from rssm_ros.evaluation.statistics import Estimate, chi_squared
+from rssm_ros.evaluation.ticks import TargetTicks, Ticks
+from rssm_ros.online.baselines import EgoMotion, climatology
+from rssm_ros.online.regions import LEVELS, RegionMap, age_class, log_density
+
+Array = npt.NDArray[Any]
+Floats = npt.NDArray[np.float64]
+PRIVILEGED = ("belt_informed", "carried")  # the first that there is
+EXACT_BAYES = "exact_bayes"
+# Ticks of an episode that the ratio to the exact filter leaves out, as `rssm evaluate-dot` does: before
+# anything was seen nobody knows anything, and two ignorances compare well.
+SETTLING = 8
+NAMES = ("belief", "memoryless", *ABOUT)  # that no baseline model can have
+HINDSIGHT = "tuned in hindsight on these very ticks, which favours it"
+
+
+@dataclass(frozen=True)
+class Priors:
+    """What classical trackers know beforehand about one target, from validation data."""
+
+    mean: Floats  # [d] its mean position
+    kalman: KalmanSettings
+    detections: Detections | None = None  # where there is a detector
+
+
+@dataclass(frozen=True)
+class Tracked:
+    """Somebody else's positions; T ticks."""
+
+    mean: Floats  # [T, d]; NaN: not asked
+    kind: str  # as `Baseline.kind`
+    about: str
+    std: Floats | None = None  # [T, d] that it claims of its normal distribution
+
+
+@dataclass(frozen=True)
+class Judged:
+    """One target with everything that its measures need; T ticks."""
+
+    spec: TargetSpec
+    data: TargetTicks
+    episode: Array  # [T]
+    blocks: Array  # [T]
+    masks: Mapping[str, Array]  # visible, partly, hidden: labelled ticks
+    hidden_for: Array  # [T]
+    identity: Array  # [T]
+    rest: EgoMotion
+    place: Floats  # [T, d] truth in the frame at rest
+    dt: float
+
+    @property
+    def square(self) -> Floats:
+        """[T] squared error of the belief."""
+        return np.asarray(np.square(self.data.mean - self.data.truth).sum(-1))
+
+    @property
+    def told(self) -> Told:
+        """What the trackers are told."""
+        seen = self.masks["visible"] | self.masks["partly"]
+        return Told(self.place, seen, self.episode, self.dt)
+
+    def detected(self, threshold: float) -> Told:
+        """What a detector tells them, of all that stands out by so many nats a pixel."""
+        place, nats = self.data.detected[:, :-1], self.data.detected[:, -1]
+        place = self.rest.to_rest(place) if place.shape[1] == 2 else place
+        return Told(place, np.asarray(nats >= threshold), self.episode, self.dt)
+
+
+def judged(contract: Contract, spec: TargetSpec, ticks: Ticks) -> Judged:
+    """Groups, runs and identities of one target."""
+    data = ticks.targets[spec.name]
+    rest = EgoMotion.at_rest(len(ticks))
+    moves = classical.odometry_of(contract, spec) is not None
+    if moves:
+        rest = EgoMotion.of(ticks.twist, ticks.episode, contract.dt)
+    place = rest.to_rest(data.truth) if moves else data.truth
+    known = np.isfinite(data.truth).all(-1)
+    masks = {name: mask & known for name, mask in measures.groups_of(data.visibility).items()}
+    return Judged(
+        spec=spec,
+        data=data,
+        episode=ticks.episode,
+        blocks=measures.blocks_of(ticks.episode, contract.dt),
+        masks=masks,
+        hidden_for=measures.ticks_in_row(masks["hidden"], ticks.episode),
+        identity=measures.identities(place, ticks.episode),
+        rest=rest,
+        place=place,
+        dt=contract.dt,
+    )
+
+
+def _from_rest(item: Judged, path: Floats) -> Floats:
+    return item.rest.from_rest(path) if path.shape[1] == 2 else path
+
+
+def priors_of(item: Judged) -> Priors:
+    """What the trackers could have learnt from these ticks."""
+    guess = climatology(item.data.truth)
+    at_rest = _resting_guess(item, guess)
+    hidden, detections = item.masks["hidden"], None
+    if np.isfinite(item.data.detected).any():
+        seen = item.masks["visible"] | item.masks["partly"]
+        detections = classical.tuned_detections(item.detected, item.place, hidden, seen, at_rest)
+    return Priors(guess, classical.tuned(item.told, hidden, at_rest), detections)
+
+
+def _resting_guess(item: Judged, guess: Floats) -> Floats:
+    """The constant guess [d] at every tick, [T, d] in the frame at rest."""
+    whole = np.tile(guess, (len(item.episode), 1))
+    return item.rest.to_rest(whole) if whole.shape[1] == 2 else whole
+
+
+def trackers(item: Judged, priors: Priors | None, models: Mapping[str, str]) -> dict[str, Tracked]:
+    """By name. Without `priors`, what can be tuned is tuned in hindsight. models: name -> about."""
+    own = priors_of(item) if priors is None else priors
+    source = HINDSIGHT if priors is None else "tuned on validation data"
+    told = item.told
+    guess = own.mean
+    found = {
+        "hold_last": _from_rest(item, classical.hold_last(told)),
+        "constant_velocity": _from_rest(item, classical.constant_velocity(told)),
+        "kalman": _from_rest(item, _kalman(item, told, own.kalman, guess)),
+        "training_mean": np.tile(guess, (len(item.episode), 1)),
+    }
+    notes = {"kalman": f"{ABOUT['kalman']}; {source}: {own.kalman.told(item.spec.unit)}"}
+    if own.detections is not None:
+        seen, settings = item.detected(own.detections.threshold), own.detections.kalman
+        found["kalman_detections"] = _from_rest(item, _kalman(item, seen, settings, guess))
+        notes["kalman_detections"] = f"{ABOUT['kalman_detections']}; {source}: " + own.detections.told(
+            item.spec.unit
+        )
+    notes["training_mean"] = f"{ABOUT['training_mean']} " + (
+        "of these very ticks, in hindsight" if priors is None else "of the validation data"
+    )
+    table = {
+        name: Tracked(classical.filled(path, guess), "classical", notes.get(name, ABOUT[name]))
+        for name, path in found.items()
+    }
+    if np.isfinite(item.data.memoryless).any():
+        about = f"the same bundle with what came in this tick alone; every {MEMORYLESS_EVERY}th tick"
+        table["memoryless"] = Tracked(item.data.memoryless, "learned", about)
+    for at, (name, about) in enumerate(models.items()):
+        mean, std = item.data.models[:, at, 0], item.data.models[:, at, 1]
+        table[name] = Tracked(mean, "learned", about, std)
+    if np.isfinite(item.data.velocity).any():
+        velocity = item.rest.vector_to_rest(item.data.velocity)
+        path = _from_rest(item, classical.carried(told, velocity))
+        table["carried"] = Tracked(classical.filled(path, guess), "privileged", ABOUT["carried"])
+    if np.isfinite(item.data.privileged).any():
+        path = classical.filled(item.data.privileged, guess)
+        table["belt_informed"] = Tracked(path, "privileged", ABOUT["belt_informed"])
+    exact = item.data.exact[:, :-1]
+    if np.isfinite(exact).any():
+        table[EXACT_BAYES] = Tracked(classical.filled(exact, guess), "exact", ABOUT[EXACT_BAYES])
+    return table
+
+
+def _kalman(item: Judged, told: Told, settings: KalmanSettings, guess: Floats) -> Floats:
+    path = classical.kalman(told, settings)[0]
+    return classical.faded(path, told, _resting_guess(item, guess), settings.fade)
+
+
+def errors_of(item: Judged, mean: Floats) -> Errors:
+    """Of anybody's positions [T, d]."""
+    square, known = np.square(mean - item.data.truth).sum(-1), np.isfinite(item.data.truth).all(-1)
+    lengths = measures.length_masks(item.hidden_for)
+    fractions = {n: m & known for n, m in measures.fraction_masks(item.data.visibility).items()}
+    before = measures.seen_before(item.identity, item.masks["visible"] | item.masks["partly"])
+    hidden = item.masks["hidden"]
+    history = {"seen_before": hidden & before, "never_seen": hidden & ~before}
+    kinds = (item.masks, lengths, fractions, history)
+    return Errors(*(measures.by_group(square, item.blocks, masks) for masks in kinds))
+
+
+def baseline_of(item: Judged, other: Tracked) -> Baseline:
+    """What somebody else scores; regions are those of the normal distribution that it claims."""
+    errors = errors_of(item, other.mean)
+    if other.std is None:
+        return Baseline(errors, other.kind, other.about)
+    std = np.maximum(other.std, LEAST_STD)
+    nll = -log_density(other.mean[:, None], std[:, None], item.data.truth)
+    square = np.square((item.data.truth - other.mean) / std).sum(-1)
+    limits = {f"{100 * level:g}": chi_squared(item.spec.dim, level) for level in LEVELS}
+    known = np.isfinite(square)
+    inside = {level: np.where(known, square <= limit, np.nan) for level, limit in limits.items()}
+
+    def grouped(values: Floats) -> dict[str, Estimate]:
+        return {name: measures.average(values, item.blocks, mask) for name, mask in item.masks.items()}
+
+    coverage = {level: grouped(hits) for level, hits in inside.items()}
+    return Baseline(errors, other.kind, other.about, grouped(nll), coverage)
+
+
+def first_appearances(item: Judged, runs: Runs) -> FirstAppearances:
+    """What there is to tell of hidden runs at whose end something appears for the first time."""
+    visible = item.masks["visible"]
+    curve, median, never = measures.ticks_to_reacquire(
+        item.square, runs, item.blocks, visible, patience(item.dt)
+    )
+    return FirstAppearances(
+        count=len(runs.back),
+        rmse=measures.rmse(item.square, item.blocks, at_ticks(runs.back, len(visible))),
+        rmse_after=measures.after_reappearance(item.square, runs, item.blocks, visible),
+        ticks_to_acquire=curve,
+        ticks_to_acquire_median=median,
+        never_acquired=never,
+    )
+
+
+def patience(dt: float) -> int:
+    """Ticks in view after which what was not found is lost."""
+    return max(1, round(measures.LOST_AFTER_S / dt))
+
+
+def settled(episode: Array) -> Array:
+    """[T] false in the first ticks of every episode; `episode` [T] numbers them in order."""
+    first = np.searchsorted(episode, episode)
+    return np.asarray(np.arange(len(episode)) - first >= SETTLING)
+
+
+def at_ticks(rows: Array, count: int) -> Array:
+    """[T] true at these ticks."""
+    mask = np.zeros(count, bool)
+    mask[rows] = True
+    return mask
+
+
+def score_target(
+    item: Judged,
+    table: Mapping[str, Tracked],
+    region: RegionMap | None,
+    modalities: list[str],
+    ticks: Ticks,
+    reference: str,
+) -> TargetScore:
+    """Everything about one target."""
+    square, blocks, masks = item.square, item.blocks, item.masks
+    visible, hidden = masks["visible"], masks["hidden"]
+    count, runs = measures.hidden_runs(hidden, visible, item.episode, item.identity)
+    before = measures.seen_before(item.identity, visible | masks["partly"])[runs.begin]
+    first, again = runs.only(~before), runs.only(before)
+    most = patience(item.dt)
+    curve, median, lost = measures.ticks_to_reacquire(square, again, blocks, visible, most)
+    back = at_ticks(again.back, len(square))
+    baselines = {name: baseline_of(item, other) for name, other in table.items()}
+    best = best_classical(baselines)
+
+    def against(name: str | None, mask: Array = hidden) -> Estimate | None:
+        if name is None or name not in table:
+            return None
+        other = np.square(table[name].mean - item.data.truth).sum(-1)
+        return measures.rmse_ratio(square, other, blocks, mask)
+
+    def following(std: Array) -> Estimate:
+        """Correlation of somebody's deviation [T] with what could be seen."""
+        told = np.where(np.isfinite(item.data.truth).all(-1), std, np.nan)
+        return measures.correlation(told, item.data.visibility, blocks)
+
+    exact_std = np.maximum(item.data.exact[:, -1], LEAST_STD)
+    mean = item.rest.to_rest(item.data.mean) if item.data.mean.shape[1] == 2 else item.data.mean
+    return TargetScore(
+        unit=item.spec.unit,
+        reference=reference,
+        ticks={name: int(mask.sum()) for name, mask in masks.items()},
+        hidden_runs=count,
+        reappearances=len(again.back),
+        errors=errors_of(item, item.data.mean),
+        rmse_at_reappearance=measures.rmse(square, blocks, back),
+        rmse_after_reappearance=measures.after_reappearance(square, again, blocks, visible),
+        ticks_to_reacquire=curve,
+        ticks_to_reacquire_median=median,
+        nll={name: measures.average(item.data.nll, blocks, mask) for name, mask in masks.items()},
+        coverage=coverage(item, region, modalities, ticks),
+        std_visibility_corr=following(np.exp(item.data.log_std)),
+        log_std_visibility_corr=following(item.data.log_std),
+        exact_log_std_visibility_corr=(
+            following(np.log(exact_std)) if np.isfinite(exact_std).any() else None
+        ),
+        tracks_lost=lost,
+        identity_swaps=measures.identity_swaps(mean, item.place, item.identity, visible, most),
+        open_loop=open_loop(item),
+        baselines=baselines,
+        best_classical=best,
+        ratio_to_best_classical=against(best),
+        ratio_to_privileged=against(next((name for name in PRIVILEGED if name in table), None)),
+        ratio_to_bayes=against(EXACT_BAYES, hidden & settled(item.episode)),
+        first_appearances=first_appearances(item, first),
+    )
+
+
+def best_classical(baselines: Mapping[str, Baseline]) -> str | None:
+    """The classical one with the least hidden error; None where nothing was hidden."""
+    errors = {
+        name: item.errors.by_group["hidden"].value
+        for name, item in baselines.items()
+        if item.kind == "classical" and math.isfinite(item.errors.by_group["hidden"].value)
+    }
+    return min(errors, key=lambda name: errors[name]) if errors else None
+
+
+def inside_of(
+    item: Judged, region: RegionMap | None, modalities: list[str], ticks: Ticks
+) -> dict[str, Floats]:
+    """{"50": [T] 1 where the region of that level holds the truth, 0 where not, ...}; none uncalibrated."""
+    if region is None or not len(ticks):
+        return {}
+    classes = np.vectorize(age_class, otypes=[np.int64])(ticks.ages)
+    data, masks = item.data, item.masks
+    depths = Depths(data.depth, data.log_std, classes, item.episode, masks["visible"], masks["hidden"])
+    return {
+        f"{100 * level:g}": (data.depth <= thresholds_of(region, depths, modalities, level)).astype(float)
+        for level in region.levels
+    }
+
+
+def coverage(
+    item: Judged, region: RegionMap | None, modalities: list[str], ticks: Ticks
+) -> dict[str, dict[str, Estimate]]:
+    """How often the calibrated regions hold the truth; nothing of a bundle without calibration."""
+    inside = inside_of(item, region, modalities, ticks)
+    return {
+        level: {name: measures.average(hits, item.blocks, mask) for name, mask in item.masks.items()}
+        for level, hits in inside.items()
+    }
+
+
+def open_loop(item: Judged) -> dict[str, Estimate]:
+    """RMSE by ticks predicted, from beliefs about something that was not hidden, while it is the same."""
+    paths, found = item.data.open_loop, {}
+    ticks, seen = len(item.episode), item.masks["visible"] | item.masks["partly"]
+    starts = np.flatnonzero(np.isfinite(paths).all((1, 2)) & seen) if paths.shape[1] else np.zeros(0, int)
+    for ahead in range(1, paths.shape[1] + 1):
+        at = np.minimum(starts + ahead, ticks - 1)
+        same = (item.identity[at] == item.identity[starts]) & (item.identity[starts] >= 0)
+        good = same & (starts + ahead < ticks) & (item.episode[at] == item.episode[starts])
+        square = np.square(paths[starts, ahead - 1] - item.data.truth[at]).sum(-1)
+        found[str(ahead)] = measures.rmse(square, item.blocks[starts], good)
+    return found
+
+
+def episode_sums(
+    item: Judged,
+    table: Mapping[str, Tracked],
+    inside: Mapping[str, Floats],
+    rows: slice,
+) -> dict[str, Any]:
+    """One target in one episode (its rows of the ticks): the sums by which evaluations are paired.
+
+    "blocks": the same by stretch, where the episode is more than one; without baselines.
+    """
+    blocks = item.blocks[rows] - item.blocks[rows].min()
+
+    def sums(values: Array) -> dict[str, Floats]:  # per group [stretches]
+        masks = item.masks.items()
+        return {name: measures.per_block(values[rows], blocks, mask[rows])[0] for name, mask in masks}
+
+    count = int(blocks.max()) + 1
+    told = {
+        "ticks": sums(np.ones(len(item.episode), np.int64)),
+        "squared_error_sum": sums(item.square),
+        "nll_sum": sums(item.data.nll),
+    }
+    levels = {level: sums(hits) for level, hits in inside.items()}
+
+    def picked(pick: Callable[[Floats], float]) -> dict[str, Any]:
+        plain = {key: {name: pick(part) for name, part in groups.items()} for key, groups in told.items()}
+        plain["ticks"] = {name: int(number) for name, number in plain["ticks"].items()}
+        within = {level: {name: pick(part) for name, part in of.items()} for level, of in levels.items()}
+        return {**plain, "inside": within}
+
+    whole = picked(lambda part: float(part.sum()))
+    stretches = [picked(lambda part, at=at: float(part[at])) for at in range(count)]  # type: ignore[misc]
+    others = {name: sums(np.square(other.mean - item.data.truth).sum(-1)) for name, other in table.items()}
+    baselines = {
+        name: {"squared_error_sum": {group: float(part.sum()) for group, part in of.items()}}
+        for name, of in others.items()
+    }
+    return {**whole, "baselines": baselines, "blocks": stretches if count > 1 else []}
