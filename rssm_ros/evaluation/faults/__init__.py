@@ -1,0 +1,1 @@
+"""`rssm faults`: streams disturbed on purpose, and what the filter makes of them."""

@@ -1,0 +1,1 @@
+"""What people watch: beliefs drawn into pictures, frame by frame."""

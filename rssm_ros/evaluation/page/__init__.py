@@ -1,0 +1,1 @@
+"""What people read: the scorecard as a page, its words, tables and plots, and comparisons."""

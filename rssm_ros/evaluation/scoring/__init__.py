@@ -1,0 +1,1 @@
+"""From ticks to figures: measures with intervals, and the scorecard that holds them."""
