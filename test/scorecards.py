@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from rssm_ros.contract import Contract, find_contract
-from rssm_ros.evaluation.film.overlay import projection_of
+from rssm_ros.evaluation.film.projection import projection_of
 from rssm_ros.evaluation.scoring.scorecard import (
     TRACE_FILE,
     Baseline,

@@ -1,16 +1,38 @@
-"""What an evaluation keeps of every tick: small arrays, whatever the recording's size."""
+"""A tick as it comes out of the filter, and what an evaluation keeps of it: small arrays."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
+from rssm_ros.online.belief import Belief, Floats
 from rssm_ros.online.grid import nearest_by_tick
 from rssm_ros.recordings import Truth
 
 Array = npt.NDArray[Any]
+
+
+@dataclass(frozen=True)
+class Taken:
+    """What went into one tick."""
+
+    action: Floats  # [A] normalised, over [k - 1, k)
+    values: dict[str, Array]  # per modality that was seen, as the encoder got it
+    tokens: dict[str, Floats]  # the same, encoded
+    seconds: float  # of computing: encode and step
+
+
+class Row(NamedTuple):
+    """One tick."""
+
+    belief: Belief
+    taken: Taken
+    episode: int
+    imposed: bool  # the picture was covered on purpose
+    clear: float  # share of the picture that was there: 0 without one
+    blind: bool  # no picture, and none covered
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """The camera's picture with the belief drawn in, for the eye; made only while somebody looks.
 
 Where a target falls into the picture is known for the worlds that ship (see projection_of in
-evaluation.overlay); of other robots the plain picture is shown.
+evaluation.film.projection); of other robots the plain picture is shown.
 """
 
 import threading
@@ -61,6 +61,6 @@ class Overlay:
         return self._projections[key]
 
     def _find(self, target: str, width: int, height: int) -> None:
-        from rssm_ros.evaluation.film.overlay import projection_of
+        from rssm_ros.evaluation.film.projection import projection_of
 
         self._projections[target, width, height] = projection_of(self._contract, target, width, height)

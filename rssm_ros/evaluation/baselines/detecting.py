@@ -4,7 +4,7 @@ The colour of every pixel is judged by how much more often it is seen on the tar
 picture without it (log likelihood ratio of colour histograms; the spot's own histogram is the subtraction of
 the background). The ratios are summed over the target's footprint; where the sum is largest, there it is, and
 the centroid of what speaks for it inside goes back to a place by the camera's geometry, which has to be known
-(`overlay.projection_of`). Histograms, footprint and what is left of a bias come from validation data with the
+(`film.projection`). Histograms, footprint and what is left of a bias come from validation data with the
 truth; nothing else does.
 
 Shapes: n pictures [n, H, W, C] uint8 as the filter is given them, places [n, d] in the target's own frame.
@@ -21,6 +21,7 @@ import numpy as np
 import numpy.typing as npt
 
 from rssm_ros.contract import VISIBLE, Contract
+from rssm_ros.evaluation.film.projection import projection_of
 from rssm_ros.evaluation.ticks import TruthByTick
 from rssm_ros.online.errors import FilterError
 from rssm_ros.online.grid import tick_of
@@ -83,7 +84,6 @@ def calibrated(contract: Contract, target: str, recordings: Iterable[Recording])
     No more recordings are opened than are needed; of one that breaks off is used what can be read. Pictures
     of which nobody says how much of the target is in view are none to learn from.
     """
-    from rssm_ros.evaluation.film.overlay import projection_of  # what draws is loaded only where it is needed
 
     cameras = [spec for spec in contract.observations if spec.kind == "image"]
     flat = any(spec.name == target and spec.dim == 2 for spec in contract.targets)

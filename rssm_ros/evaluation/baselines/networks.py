@@ -18,7 +18,7 @@ from torch import Tensor
 from rssm_ros.bundle import Bundle
 from rssm_ros.contract import Contract, ContractError
 from rssm_ros.evaluation.errors import EvaluationError
-from rssm_ros.evaluation.playing.rows import Row
+from rssm_ros.evaluation.ticks import Row
 from rssm_ros.training import checkpoint
 from rssm_ros.training.baseline_networks import BaselineNetwork, load_baseline
 from rssm_ros.training.errors import TrainingError

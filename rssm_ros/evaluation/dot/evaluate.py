@@ -2,7 +2,7 @@
 
 The figure is the root mean square error, in pixels, of a filter's mean over ticks with less than 5 % of the
 dot visible, from the ninth tick of an episode on, the same ticks for everybody. The best possible is the
-exact Bayes filter (`bayes`); classical trackers (`dot_trackers`) say what it takes to be better than nothing.
+exact Bayes filter (`bayes`); classical trackers (`trackers`) say what it takes to be better than nothing.
 """
 
 import zipfile

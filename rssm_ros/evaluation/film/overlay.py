@@ -7,7 +7,7 @@ it is not below because players lay their controls there.
 """
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
 from itertools import chain
@@ -19,7 +19,7 @@ import numpy.typing as npt
 
 from rssm_ros.contract import VISIBLE, Contract
 from rssm_ros.evaluation.errors import EvaluationError
-from rssm_ros.evaluation.film.projection import ellipse
+from rssm_ros.evaluation.film.projection import Project, ellipse, projection_of
 from rssm_ros.evaluation.film.video import (
     BACK,
     DIM,
@@ -38,7 +38,6 @@ from rssm_ros.recordings.recording import Recording
 
 Image = npt.NDArray[np.uint8]
 Trace = Mapping[str, npt.NDArray[Any]]
-Project = Callable[[npt.NDArray[np.float64]], npt.NDArray[np.float64]]  # [n, 2] of a target -> pixels [n, 2]
 SIDE = 480  # pixels of the picture's longer side, and of the view from above
 BANNER, STRIP = 40, 72  # heights
 BELIEF, OTHER, PARTLY = (96, 165, 255), (170, 176, 184), (240, 205, 90)
@@ -143,44 +142,6 @@ def _coloured(image: npt.NDArray[Any]) -> Image:
     """uint8 [H, W, 1 or 3] -> [H, W, 3]."""
     picture = np.asarray(image, np.uint8)
     return np.repeat(picture, 3, axis=2) if picture.shape[2] == 1 else picture
-
-
-# -- where a target falls into the picture -------------------------------------------------------------
-
-
-def projection_of(contract: Contract, target: str, width: int, height: int) -> Project | None:
-    """From a target's place to pixels of a width x height picture; None where nobody knows.
-
-    Known for the two worlds that ship: the dot is drawn in the picture's own pixels, and the sorting robot's
-    camera stands still on its base, at the height that its scene file says.
-    """
-    if contract.name == "dot" and target == "dot":
-        size = contract.observations[0].size
-        assert size is not None
-        scale = np.array([width / size[0], height / size[1]])
-        return lambda points: (np.asarray(points, np.float64) + 0.5) * scale
-    if contract.name == "manipulator":
-        return _cell_projection(target, width, height)
-    return None
-
-
-def _cell_projection(target: str, width: int, height: int) -> Project | None:
-    from rssm_ros.evaluation.film.projection import pinhole, to_world
-    from rssm_ros.evaluation.film.video import BIN_RIM, PACKAGE_TOP
-
-    heights = {"package": PACKAGE_TOP, "destination": BIN_RIM}
-    if target not in heights:
-        return None
-    try:
-        import mujoco
-
-        from rssm_ros.envs.cell import Cell
-    except ModuleNotFoundError:
-        return None
-    cell = Cell()
-    mujoco.mj_forward(cell.model, cell.data)
-    base, camera = cell.base_pose(), pinhole(cell.model, cell.data, "camera", width, height)
-    return lambda points: camera.project(to_world(base, points, heights[target]))
 
 
 # -- drawing -------------------------------------------------------------------------------------------

@@ -1,13 +1,19 @@
 """Points of the robot's frame in a camera's picture, and the shape of a belief."""
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from rssm_ros.contract import Contract
+
 Vector = npt.NDArray[np.float64]
+Project = Callable[[Vector], Vector]  # [n, 2] of a target -> pixels [n, 2]
+PACKAGE_TOP = 0.39  # m above the floor: where packages ride
+BIN_RIM = 0.34  # m: the bins' front wall
 
 
 @dataclass(frozen=True)
@@ -57,3 +63,35 @@ def ellipse(mean: npt.ArrayLike, covariance: npt.ArrayLike, sigmas: float = 2.0,
     angles = np.linspace(0.0, 2 * math.pi, points)
     circle = np.stack([np.cos(angles), np.sin(angles)], axis=1) * np.sqrt(np.maximum(values, 0.0)) * sigmas
     return np.asarray(np.asarray(mean, np.float64) + circle @ vectors.T, np.float64)
+
+
+def projection_of(contract: Contract, target: str, width: int, height: int) -> Project | None:
+    """From a target's place to pixels of a width x height picture; None where nobody knows.
+
+    Known for the two worlds that ship: the dot is drawn in the picture's own pixels, and the sorting robot's
+    camera stands still on its base, at the height that its scene file says.
+    """
+    if contract.name == "dot" and target == "dot":
+        size = contract.observations[0].size
+        assert size is not None
+        scale = np.array([width / size[0], height / size[1]])
+        return lambda points: (np.asarray(points, np.float64) + 0.5) * scale
+    if contract.name == "manipulator":
+        return _cell_projection(target, width, height)
+    return None
+
+
+def _cell_projection(target: str, width: int, height: int) -> Project | None:
+    heights = {"package": PACKAGE_TOP, "destination": BIN_RIM}
+    if target not in heights:
+        return None
+    try:
+        import mujoco
+
+        from rssm_ros.envs.cell import Cell
+    except ModuleNotFoundError:
+        return None
+    cell = Cell()
+    mujoco.mj_forward(cell.model, cell.data)
+    base, camera = cell.base_pose(), pinhole(cell.model, cell.data, "camera", width, height)
+    return lambda points: camera.project(to_world(base, points, heights[target]))

@@ -20,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from rssm_ros.contract import HIDDEN
-from rssm_ros.evaluation.film.projection import Pinhole, ellipse, pinhole, to_world
+from rssm_ros.evaluation.film.projection import BIN_RIM, PACKAGE_TOP, Pinhole, ellipse, pinhole, to_world
 from rssm_ros.evaluation.runs.summary import Run, aligned_beliefs, load_run
 from rssm_ros.evaluation.runs.trace import Records, TraceError, read_trace
 
@@ -28,8 +28,6 @@ Image = npt.NDArray[np.uint8]
 WIDTH, HEIGHT = 640, 480  # of the spectator's view
 ROBOT = 480  # pixels a side of the enlarged robot camera
 STRIP = 80  # height of the timeline
-PACKAGE_TOP = 0.39  # m above the floor: where packages ride
-BIN_RIM = 0.34  # m: the bins' front wall
 PATH_AGE = 3  # ticks that an imagined path stays in the picture
 SPAN = 0.30  # m: full height of the error curve
 BACK, INK, DIM = (24, 26, 30), (236, 236, 236), (120, 124, 132)

@@ -21,9 +21,9 @@ from rssm_ros.evaluation.errors import EvaluationError
 from rssm_ros.evaluation.playing.imposed import ImposedRecording, Imposition
 from rssm_ros.evaluation.playing.open_loop import OpenLoop
 from rssm_ros.evaluation.playing.pictures import WINDOW, psnr, ssim
-from rssm_ros.evaluation.playing.replaying import Replay, Taken
-from rssm_ros.evaluation.playing.rows import Arrays, Known, Model, Row
-from rssm_ros.evaluation.ticks import Ticks, TruthByTick
+from rssm_ros.evaluation.playing.replaying import Replay
+from rssm_ros.evaluation.playing.rows import Arrays, Known, Model
+from rssm_ros.evaluation.ticks import Row, Taken, Ticks, TruthByTick
 from rssm_ros.online import noise
 from rssm_ros.online.belief import Belief
 from rssm_ros.online.preprocess import prepare

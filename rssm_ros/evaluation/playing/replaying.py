@@ -15,6 +15,7 @@ from typing import Any
 import numpy.typing as npt
 
 from rssm_ros.contract import Contract
+from rssm_ros.evaluation.ticks import Taken
 from rssm_ros.online.belief import Belief, Floats
 from rssm_ros.online.clock import SAMPLE, RecordingClock
 from rssm_ros.online.errors import FilterError
@@ -26,16 +27,6 @@ from rssm_ros.online.steps import Steps
 from rssm_ros.recordings import APPLIED, RESET, Observation, Recording
 
 Array = npt.NDArray[Any]
-
-
-@dataclass(frozen=True)
-class Taken:
-    """What went into one tick."""
-
-    action: Floats  # [A] normalised, over [k - 1, k)
-    values: dict[str, Array]  # per modality that was seen, as the encoder got it
-    tokens: dict[str, Floats]  # the same, encoded
-    seconds: float  # of computing: encode and step
 
 
 class FinalFilter(Filter):

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -11,8 +11,7 @@ import numpy.typing as npt
 from rssm_ros.bundle import pattern
 from rssm_ros.contract import TargetSpec
 from rssm_ros.evaluation.baselines.detecting import Detector
-from rssm_ros.evaluation.playing.replaying import Taken
-from rssm_ros.evaluation.ticks import TargetTicks, Ticks, TruthByTick
+from rssm_ros.evaluation.ticks import Row, Taken, TargetTicks, Ticks, TruthByTick
 from rssm_ros.online import noise
 from rssm_ros.online.belief import Belief
 from rssm_ros.online.regions import depth, log_density, spread
@@ -23,17 +22,6 @@ Array = npt.NDArray[Any]
 MEMORYLESS_EVERY = 4  # ticks
 TOGETHER = 32  # rows of one call of the model: more are no faster a row
 LEAST_STD = 1e-6  # below which a claim is taken to be this sure: no density is infinite
-
-
-class Row(NamedTuple):
-    """One tick."""
-
-    belief: Belief
-    taken: Taken
-    episode: int
-    imposed: bool  # the picture was covered on purpose
-    clear: float  # share of the picture that was there: 0 without one
-    blind: bool  # no picture, and none covered
 
 
 @dataclass(frozen=True)
@@ -58,7 +46,7 @@ class Known:
 
 
 class Model(Protocol):
-    """A baseline model on its way through a recording, see `baseline_models.Follower`."""
+    """A baseline model on its way through a recording, see `baselines.networks.Follower`."""
 
     def follow(self, rows: Sequence[Row]) -> Mapping[str, Array]:
         """The next T rows -> mean and std of every target, [T, 2, d]."""

@@ -8,7 +8,7 @@ import pytest
 from rssm_ros.contract import find_contract
 from rssm_ros.evaluation.baselines import detecting
 from rssm_ros.evaluation.evaluate import evaluate
-from rssm_ros.evaluation.film.overlay import projection_of
+from rssm_ros.evaluation.film.projection import projection_of
 from rssm_ros.evaluation.playing.collected import CollectedRecording
 from rssm_ros.evaluation.playing.play import How
 from rssm_ros.evaluation.playing.sources import sources

@@ -17,7 +17,7 @@ from rssm_ros.cli.main import main
 from rssm_ros.contract import find_contract
 from rssm_ros.envs.dot import HARD, PUBLISHED, SETTINGS, DotSetting, Episodes, move, simulate
 from rssm_ros.evaluation.dot import evaluate as dot
-from rssm_ros.evaluation.dot import trackers as dot_trackers
+from rssm_ros.evaluation.dot import trackers
 from rssm_ros.evaluation.dot.bayes import GridFilter, ParticleFilter, PixelLikelihood
 from rssm_ros.evaluation.dot.trackers import TRACKERS
 from rssm_ros.evaluation.errors import EvaluationError
@@ -133,7 +133,7 @@ def test_the_exact_filter_beats_whoever_does_not_know_the_noise() -> None:
     hidden = dot.hidden_ticks(made.visibility)
     tracks = dot.exact(SHORT, made, particles=1000)
     exactly = rmse(made, np.stack([track.mean for track in tracks]), hidden)
-    for tracker in dot_trackers.TRACKERS.values():
+    for tracker in trackers.TRACKERS.values():
         assert exactly < rmse(made, tracker(SHORT, made), hidden)
     seen = (made.visibility > 0.95) & (np.arange(24) >= 8)
     assert rmse(made, np.stack([track.mean for track in tracks]), seen) < 0.12
@@ -194,7 +194,7 @@ def test_trackers_do_what_they_are_called() -> None:
     """A straight path seen for three ticks, then hidden: one stays, one goes on and bounces."""
     path = np.array([[20.0 + 1.5 * t, 10.0 - 0.5 * t] for t in range(12)])
     made = made_by_hand(path, np.arange(12) < 3)
-    held, moved = dot_trackers.hold_last(HARD, made)[0], dot_trackers.constant_velocity(HARD, made)[0]
+    held, moved = trackers.hold_last(HARD, made)[0], trackers.constant_velocity(HARD, made)[0]
     np.testing.assert_array_equal(held[3:], np.tile(path[2], (9, 1)))
     expected = path.copy()
     expected[:, 0] = np.where(path[:, 0] > 31, 62 - path[:, 0], path[:, 0])
@@ -210,7 +210,7 @@ def test_a_bounce_while_seen_does_not_mislead() -> None:
             states.append(move(replace(HARD, walk=0.0), states[-1], np.zeros(2), np.zeros(2)))
         path = np.array(states)[:, :2]
         for seen in range(2, 6):  # wherever the walls are
-            found = dot_trackers.constant_velocity(HARD, made_by_hand(path, np.arange(10) < seen))[0]
+            found = trackers.constant_velocity(HARD, made_by_hand(path, np.arange(10) < seen))[0]
             if seen == 2 and np.abs(np.diff(path[:2], axis=0) - start[2:]).max() > 1e-9:
                 continue  # bounced between the only two looks: nobody can know
             np.testing.assert_allclose(found[seen:], path[seen:], atol=1e-9)
@@ -221,10 +221,10 @@ def test_a_dot_is_detected_where_it_is_and_not_where_none_is() -> None:
     likelihood = PixelLikelihood(SHORT)
     clear = np.argwhere(made.visibility > 0.95)
     for row, tick in clear:
-        found = dot_trackers.detect(likelihood, made.images[row, tick], made.covered[row, tick])
+        found = trackers.detect(likelihood, made.images[row, tick], made.covered[row, tick])
         assert found is not None and np.abs(found[0] - made.states[row, tick, :2]).max() < 0.4
     for row, tick in np.argwhere(made.visibility < 0.01):
-        assert dot_trackers.detect(likelihood, made.images[row, tick], made.covered[row, tick]) is None
+        assert trackers.detect(likelihood, made.images[row, tick], made.covered[row, tick]) is None
 
 
 # -- the metric -------------------------------------------------------------------------------------------

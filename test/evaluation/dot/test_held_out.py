@@ -9,7 +9,7 @@ import pytest
 from rssm_ros.cli.collect import add_parser, what_to_record
 from rssm_ros.contract import find_contract
 from rssm_ros.envs.dot import find_setting, simulate
-from rssm_ros.evaluation.dot import held_out as held_out_dot
+from rssm_ros.evaluation.dot import held_out
 from rssm_ros.evaluation.dot.bayes import ParticleFilter
 from rssm_ros.evaluation.dot.evaluate import FIRST_TICK, exact
 from rssm_ros.evaluation.errors import EvaluationError
@@ -38,19 +38,19 @@ def asked(*words):
 
 def test_the_command_plans_seeds_that_training_is_refused():
     source, plans = asked("--held-out", "--ticks", str(2 * BLOCK * TICKS - 1))
-    assert [plan.seed for plan in plans] == [0, BLOCK] and source.record is held_out_dot.record
+    assert [plan.seed for plan in plans] == [0, BLOCK] and source.record is held_out.record
     assert source.facts["held_out"] is True
     for ticks in ("0", str(16 * BLOCK * TICKS)):
         with pytest.raises(EvaluationError, match="held-out seeds"):
             asked("--held-out", "--ticks", ticks)
-    assert asked("--ticks", "10")[0].record is not held_out_dot.record
+    assert asked("--ticks", "10")[0].record is not held_out.record
 
 
 def test_a_file_holds_the_exact_filter_s_track_beside_the_truth(tmp_path, monkeypatch):
-    monkeypatch.setattr(held_out_dot, "BLOCK", 2)
+    monkeypatch.setattr(held_out, "BLOCK", 2)
     monkeypatch.setattr("rssm_ros.training.collect_dot.BLOCK", 2)
-    monkeypatch.setattr(held_out_dot, "exact", lambda setting, made: exact(setting, made, particles=200))
-    arrays = held_out_dot.record(held_out_dot.BlockPlan(0, "hard"))
+    monkeypatch.setattr(held_out, "exact", lambda setting, made: exact(setting, made, particles=200))
+    arrays = held_out.record(held_out.BlockPlan(0, "hard"))
     setting = find_setting("hard")
     made = simulate(setting, range(2))
     tracks = [

@@ -20,9 +20,9 @@ from rssm_ros.evaluation.film.overlay import (
     STRIP,
     Painter,
     Shown,
-    projection_of,
     write_film,
 )
+from rssm_ros.evaluation.film.projection import projection_of
 from rssm_ros.evaluation.page import page, report
 from rssm_ros.evaluation.page.plots_time import runs
 from rssm_ros.evaluation.page.words import headline, shortfall, standing, verdict
