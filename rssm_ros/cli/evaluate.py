@@ -185,7 +185,11 @@ def _print(card: Any, out: Path) -> None:
         held = score.coverage.get("90", {})
         told = ", ".join(f"{group} {_text(figure)}" for group, figure in held.items())
         console.print(f"90 % regions hold: {told or 'not calibrated'}")
-        console.print(f"correlation of log std with visibility {_text(score.log_std_visibility_corr)}")
+        asked = score.log_std_visibility_corr_by_group.get("honest")
+        console.print(
+            f"correlation of log std with visibility {_text(score.log_std_visibility_corr)}"
+            f"{f', honest by group of ticks {_text(asked)}' if asked else ''}"
+        )
         first = score.first_appearances
         console.print(
             f"ticks until found again {_text(score.ticks_to_reacquire)}; lost {score.tracks_lost}; "

@@ -311,6 +311,13 @@ def _by_interval(target: str, scores: Sequence[TargetScore]) -> list[Row]:
             -1.0,
             lambda score: score.log_std_visibility_corr,
         ),
+        (
+            "the same, honest by group of ticks",
+            RATIO,
+            math.nan,
+            lambda score: score.log_std_visibility_corr_by_group.get("honest"),
+        ),
+        ("log deviation to log error, correlation", RATIO, 1.0, lambda score: score.log_std_log_error_corr),
         ("tracks lost", Scale(1.0, "", 0), 0.0, lambda score: _count(score.tracks_lost)),
         ("identity swaps", Scale(1.0, "", 0), 0.0, lambda score: _count(score.identity_swaps)),
     ]

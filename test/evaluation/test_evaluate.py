@@ -12,6 +12,7 @@ from rssm_ros.cli.main import main
 from rssm_ros.evaluation.compare import PAIRED, Run, compare
 from rssm_ros.evaluation.errors import EvaluationError
 from rssm_ros.evaluation.evaluate import evaluate
+from rssm_ros.evaluation.page import tables
 from rssm_ros.evaluation.playing.imposed import parse_imposed
 from rssm_ros.evaluation.playing.play import How, play
 from rssm_ros.evaluation.playing.sources import sources
@@ -88,6 +89,41 @@ def test_it_comes_back_as_it_was_written(evaluation, tmp_path):
         hidden = trace["package/visibility"] <= 0.05
         error = np.sqrt(np.square(mean - truth).sum(-1)[hidden & np.isfinite(truth).all(-1)].mean())
     assert error == pytest.approx(card.targets["package"].errors.by_group["hidden"].value, rel=1e-5)
+
+
+def test_what_an_honest_deviation_would_correlate_by(evaluation):
+    """Told again from the trace, one tick after the other."""
+    score, trace = evaluation.scorecard.targets["package"], evaluation.trace
+    square = np.square(trace["package/mean"] - trace["package/truth"]).sum(-1)
+    variance = np.trace(trace["package/covariance"], axis1=1, axis2=2) / 2
+    seen: set[int] = set()
+    groups: dict[tuple[str, bool], list[int]] = {}
+    for tick, (share, length, number) in enumerate(
+        zip(trace["package/visibility"], trace["package/hidden_for"], trace["package/identity"])
+    ):
+        if share > 0.05:
+            seen.add(int(number))
+        bins = ((1, "first"), (4, "short"), (8, "longer"), (16, "long"), (np.inf, "longest"))
+        name = next(name for most, name in bins if length <= most) if length else f"{share}"
+        groups.setdefault((name, bool(length) and int(number) in seen), []).append(tick)
+    for name, values in (("honest", square), ("claimed", variance)):
+        told = np.zeros(len(square))
+        for ticks in groups.values():
+            told[ticks] = np.log(values[ticks].mean()) / 2
+        found = score.log_std_visibility_corr_by_group[name]
+        assert found.value == pytest.approx(np.corrcoef(told, trace["package/visibility"])[0, 1], abs=1e-4)
+    log_error, log_std = np.log(square) / 2, np.log(variance) / 2
+    expected = np.corrcoef(log_error, log_std)[0, 1]
+    assert score.log_std_log_error_corr.value == pytest.approx(expected, abs=1e-4)
+
+
+def test_a_scorecard_written_before_it_was_measured_is_read(evaluation):
+    plain = evaluation.scorecard.to_dict()
+    for name in ("log_std_visibility_corr_by_group", "log_std_log_error_corr"):
+        assert plain["targets"]["package"].pop(name)
+    score = Scorecard.from_dict(plain).targets["package"]
+    assert score.log_std_visibility_corr_by_group == {} and score.log_std_log_error_corr is None
+    assert not any("claimed" in row[0].text for row in tables.others(score).rows)
 
 
 @pytest.mark.parametrize(

@@ -138,6 +138,15 @@ def others(score: TargetScore) -> Table:
             words("the same of the exact Bayes filter's deviation"),
             figure(score.exact_log_std_visibility_corr, RATIO),
         ),
+        (
+            words("the same of what is claimed on average in each group of ticks"),
+            figure(score.log_std_visibility_corr_by_group.get("claimed"), RATIO),
+        ),
+        (
+            words("the same, had each group claimed its own error: what this scene asks for"),
+            figure(score.log_std_visibility_corr_by_group.get("honest"), RATIO),
+        ),
+        (words("correlation of log deviation and log error"), figure(score.log_std_log_error_corr, RATIO)),
         (words("correlation of deviation and visible fraction"), figure(score.std_visibility_corr, RATIO)),
         (
             words("hidden error to the best classical baseline's"),

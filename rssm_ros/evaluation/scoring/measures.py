@@ -4,6 +4,7 @@ NaN says that something is not known, and such a tick counts nowhere. Every figu
 [T] names what a tick belongs to, and intervals come from resampling those; of a single one there is none.
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -32,6 +33,7 @@ WITHIN = 1.2  # x the visible error: found again
 LOST_AFTER_S = 1.0  # of being visible without being found again
 ENOUGH_EPISODES = 10  # to say by resampling them how sure a figure is
 STRETCH_S = 10.0
+EQUAL = 1e-9  # logarithms nearer to each other tell nothing apart
 JUMP = 5.0  # x what it moves in all but 0.5 % of ticks: that is another object
 
 
@@ -205,6 +207,49 @@ def correlation(x: Floats, y: Floats, blocks: Integers) -> Estimate:
     return _estimated(pearson, *moments)
 
 
+def doubts(visibility: Floats, hidden_for: Integers, before: Bools) -> Integers:
+    """[T] the group of ticks about which there is equal reason to doubt, as far as a belief can know it: how
+    much is seen; of what is hidden, for how long, and whether it was seen `before`. -1: nobody says.
+    """
+    group = np.full(len(visibility), -1)
+    open_ = [mask & (hidden_for == 0) for mask in fraction_masks(visibility).values()]
+    hidden = [mask & part for mask in length_masks(hidden_for).values() for part in (before, ~before)]
+    for number, mask in enumerate((*open_, *hidden)):
+        group[mask] = number
+    return group
+
+
+def correlation_by_group(square: Floats, y: Floats, group: Integers, blocks: Integers) -> Estimate:
+    """Pearson's over ticks, of y and the logarithm of the root mean square of each tick's group.
+
+    Of squared errors that is what a deviation honest by group would have, of squared deviations what is
+    claimed by group. A group of -1 counts nowhere, nor does one without any error, which has no logarithm.
+    Resampled stretches have root mean squares of their own.
+    """
+    good = np.isfinite(square) & np.isfinite(y) & (group >= 0)
+    if not good.any() or np.ptp(y[good]) == 0:
+        return nothing()
+    count, groups = int(blocks.max()) + 1, int(group.max()) + 1
+    cell, centred = group[good] * count + blocks[good], y[good] - y[good].mean()
+
+    def table(values: Floats) -> Floats:  # [groups, blocks] sums
+        return np.bincount(cell, values, groups * count).reshape(groups, count)
+
+    parts = [table(part) for part in (np.ones_like(centred), square[good], centred, centred**2)]
+
+    def pearson(*sums: Floats) -> float:
+        n, squares, b, bb = (part.sum(-1) for part in sums)  # [groups]
+        n, squares, b, bb = (part[squares > 0] for part in (n, squares, b, bb))
+        x = np.log(squares / n) / 2
+        if not len(x) or np.ptp(x) < EQUAL:
+            return math.nan
+        x -= n @ x / n.sum()
+        with np.errstate(divide="ignore", invalid="ignore"):
+            return float(x @ b / np.sqrt((n @ x**2) * (bb.sum() - b.sum() ** 2 / n.sum())))
+
+    return _resampled(pearson, count, *parts)
+
+
 def after_reappearance(square: Floats, runs: Runs, blocks: Integers, visible: Bools) -> dict[str, Estimate]:
     """RMSE by ticks since something is visible (again), over runs in which it still is."""
     return {str(lag): rmse(*_at_lag(square, runs, blocks, visible, lag)) for lag in AFTER}
@@ -266,8 +311,10 @@ def _resampled(statistic: Any, count: int, *arrays: Floats, draws: int = 500) ->
     if count < 2:
         return Estimate(statistic(*arrays), np.nan, np.nan)
     chosen = rng.integers(count, size=(draws, count))
-    values = [statistic(*(array[..., rows] for array in arrays)) for rows in chosen]
-    return Estimate(statistic(*arrays), *(float(v) for v in np.percentile(values, [2.5, 97.5])))
+    drawn = np.array([statistic(*(array[..., rows] for array in arrays)) for rows in chosen])
+    known = drawn[np.isfinite(drawn)]
+    low, high = np.percentile(known, [2.5, 97.5]).tolist() if len(known) else (np.nan, np.nan)
+    return Estimate(statistic(*arrays), low, high)
 
 
 def _median(values: Array, blocks: Integers) -> Estimate:

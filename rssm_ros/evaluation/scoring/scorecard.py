@@ -153,6 +153,10 @@ class TargetScore:
     ratio_to_bayes: Estimate | None = None
     exact_log_std_visibility_corr: Estimate | None = None  # the exact Bayes filter's, same ticks
     first_appearances: FirstAppearances | None = None  # None: written before they were told apart
+    # The same correlation of a deviation pooled by group of ticks (`measures.doubts`): "claimed" the belief's
+    # own, "honest" the group's root mean square error, which is what the scene asks for. Empty: not measured.
+    log_std_visibility_corr_by_group: Grouped = field(default_factory=dict)
+    log_std_log_error_corr: Estimate | None = None  # tick by tick: is it less sure where it errs more?
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data, keys as in DESIGN 9."""
@@ -202,9 +206,9 @@ _PLAIN = (
 _FIGURES = (
     "rmse_at_reappearance", "ticks_to_reacquire", "ticks_to_reacquire_median", "std_visibility_corr",
     "log_std_visibility_corr", "ratio_to_best_classical", "ratio_to_privileged", "ratio_to_bayes",
-    "exact_log_std_visibility_corr",
+    "exact_log_std_visibility_corr", "log_std_log_error_corr",
 )  # fmt: skip
-_GROUPED = ("rmse_after_reappearance", "nll")
+_GROUPED = ("rmse_after_reappearance", "nll", "log_std_visibility_corr_by_group")
 
 
 @dataclass(frozen=True)

@@ -270,12 +270,6 @@ def score_target(
         other = np.square(table[name].mean - item.data.truth).sum(-1)
         return measures.rmse_ratio(square, other, blocks, mask)
 
-    def following(std: Array) -> Estimate:
-        """Correlation of somebody's deviation [T] with what could be seen."""
-        told = np.where(np.isfinite(item.data.truth).all(-1), std, np.nan)
-        return measures.correlation(told, item.data.visibility, blocks)
-
-    exact_std = np.maximum(item.data.exact[:, -1], LEAST_STD)
     mean = item.rest.to_rest(item.data.mean) if item.data.mean.shape[1] == 2 else item.data.mean
     return TargetScore(
         unit=item.spec.unit,
@@ -290,11 +284,7 @@ def score_target(
         ticks_to_reacquire_median=median,
         nll={name: measures.average(item.data.nll, blocks, mask) for name, mask in masks.items()},
         coverage=coverage(item, region, modalities, ticks),
-        std_visibility_corr=following(np.exp(item.data.log_std)),
-        log_std_visibility_corr=following(item.data.log_std),
-        exact_log_std_visibility_corr=(
-            following(np.log(exact_std)) if np.isfinite(exact_std).any() else None
-        ),
+        **correlations(item),
         tracks_lost=lost,
         identity_swaps=measures.identity_swaps(mean, item.place, item.identity, visible, most),
         open_loop=open_loop(item),
@@ -305,6 +295,33 @@ def score_target(
         ratio_to_bayes=against(EXACT_BAYES, hidden & settled(item.episode)),
         first_appearances=first_appearances(item, first),
     )
+
+
+def correlations(item: Judged) -> dict[str, Any]:
+    """How deviations follow what can be seen, and errors; keys as in `TargetScore`."""
+    square, blocks, masks = item.square, item.blocks, item.masks
+    known = np.isfinite(item.data.truth).all(-1)
+    visibility = np.where(known, item.data.visibility, np.nan)
+    log_std = item.data.log_std
+    exact_std = np.maximum(item.data.exact[:, -1], LEAST_STD)
+    before = measures.seen_before(item.identity, masks["visible"] | masks["partly"])
+    group = measures.doubts(visibility, item.hidden_for, before)
+    variance = np.where(np.isfinite(square), np.exp(2 * log_std), np.nan)
+    log_error = np.log(square, out=np.full(len(square), np.nan), where=square > 0) / 2
+    return {
+        "std_visibility_corr": measures.correlation(np.exp(log_std), visibility, blocks),
+        "log_std_visibility_corr": measures.correlation(log_std, visibility, blocks),
+        "exact_log_std_visibility_corr": (
+            measures.correlation(np.log(exact_std), visibility, blocks)
+            if np.isfinite(exact_std).any()
+            else None
+        ),
+        "log_std_visibility_corr_by_group": {
+            "claimed": measures.correlation_by_group(variance, visibility, group, blocks),
+            "honest": measures.correlation_by_group(square, visibility, group, blocks),
+        },
+        "log_std_log_error_corr": measures.correlation(log_std, log_error, blocks),
+    }
 
 
 def best_classical(baselines: Mapping[str, Baseline]) -> str | None:

@@ -137,6 +137,60 @@ def test_correlation_of_nothing_and_of_a_constant_says_nothing():
     assert m.correlation(x, -2 * x, blocks).value == pytest.approx(-1.0)
 
 
+def test_groups_of_equal_doubt():
+    nan = np.nan
+    visibility = np.array([1.0, 0.6, 0.4, 0.1, 0.0, 0.05, nan, 0.0, 0.0])
+    hidden_for = np.array([0, 0, 0, 0, 1, 2, 0, 1, 20])
+    before = np.array([1, 0, 1, 1, 1, 1, 1, 0, 0], bool)
+    groups = m.doubts(visibility, hidden_for, before)
+    assert groups[6] == -1 and len(set(groups[[0, 1, 2, 3, 4, 5, 7, 8]])) == 8
+    again = m.doubts(visibility, hidden_for, np.ones(9, bool))
+    assert groups[1] == again[1], "what is seen is seen: its history tells nothing"
+    assert again[7] == again[4] and groups[7] != groups[4]
+
+
+@FEW
+@given(hnp.arrays(float, (2, 30), elements=st.floats(0.01, 5)), st.permutations(range(30)))
+def test_a_deviation_honest_by_groups_of_one_is_the_error_itself(pair, order):
+    error, y = pair
+    if np.ptp(error) < 1e-3 or np.ptp(y) < 1e-3:
+        return
+    found = m.correlation_by_group(error**2, y, np.array(order), np.repeat(np.arange(5), 6))
+    assert found.value == pytest.approx(np.corrcoef(np.log(error), y)[0, 1], abs=1e-6)
+    same = m.correlation_by_group(9 * error**2, y, np.array(order), np.repeat(np.arange(5), 6))
+    assert same.value == pytest.approx(found.value, abs=1e-6), "the unit tells nothing"
+
+
+def test_a_deviation_honest_by_group_by_hand():
+    group, blocks = np.array([0, 0, 1, 1, 1, -1]), np.array([0, 1, 0, 1, 1, 0])
+    square, y = np.array([1.0, 3.0, 8.0, 9.0, 10.0, 1e6]), np.array([1.0, 0.8, 0.0, 0.1, np.nan, 0.5])
+    claim = np.log(np.sqrt([2.0, 2.0, 8.5, 8.5]))  # the tick without y counts nowhere, nor does no group
+    found = m.correlation_by_group(square, y, group, blocks)
+    assert found.value == pytest.approx(np.corrcoef(claim, y[:4])[0, 1])
+    nothing = m.correlation_by_group(square, y, np.where(group == 1, -1, group), blocks)
+    assert np.isnan(nothing.value) and np.isnan(nothing.low), "one group has nothing to follow"
+    exact = m.correlation_by_group(np.where(group == 0, 0.0, square), y, group, blocks)
+    assert np.isnan(exact.value), "no error has no logarithm"
+    assert np.isnan(m.correlation_by_group(square, np.full(6, np.nan), group, blocks).value)
+
+
+def test_the_claim_by_group_follows_the_error_by_group_where_it_is_honest():
+    rng = np.random.default_rng(1)
+    group, blocks = rng.integers(8, size=20_000), np.repeat(np.arange(20), 1000)
+    y = 1 - group / 8 + rng.normal(0, 0.1, 20_000)
+    std = np.exp(0.3 * group + rng.normal(0, 1.0, 20_000))  # it tells ticks of a group apart as well
+    error = rng.normal(0, std)
+    claimed, honest = (m.correlation_by_group(part**2, y, group, blocks) for part in (std, error))
+    by_tick = m.correlation(np.log(std), y, blocks)
+    assert claimed.value == pytest.approx(honest.value, abs=0.03) and honest.value < -0.9
+    assert honest.low <= honest.value <= honest.high and honest.high - honest.low < 0.1
+    assert by_tick.value > honest.value + 0.3, "which costs it correlation, though it is no less honest"
+    even = m.correlation_by_group(np.exp(0.05 * group), y, group, blocks)
+    wrong = m.correlation_by_group(std**2 * np.where(group > 3, 0.02, 1), y, group, blocks)
+    assert even.value < -0.9, "a correlation does not see by how much it widens"
+    assert wrong.value > honest.value + 0.3, "a claim that is too sure of what is hidden stands out"
+
+
 def reappearing(errors_after, runs=20, calm=1.0):
     """Runs of 5 hidden ticks, then visible ones with these errors, then `calm`."""
     one = np.r_[np.full(5, 9.0), errors_after, np.full(30 - len(errors_after), calm)]
