@@ -73,10 +73,12 @@ def _meaning(parser: argparse.ArgumentParser, action: argparse.Action) -> str:
 
 def parameters() -> str:
     """The nodes' parameters, as Markdown."""
-    from rssm_ros.nodes.managed import COMMON, ManagedNode
+    from rssm_ros.nodes.managed import ManagedNode
+    from rssm_ros.nodes.parameters import COMMON
 
     text = "<!-- Written by `make docs`; edit the nodes' descriptions instead. -->\n# Parameters\n\n"
-    text += "`ros2 param describe` says the same. They are read when a node is configured.\n"
+    text += "`ros2 param describe` says the same. They are read when a node is configured, and "
+    text += "`ros2 param set` refuses to change them after that, but for those that say so.\n"
     text += "\n## every node\n" + _table(COMMON)
     for name in NODES:
         module = importlib.import_module(f"rssm_ros.nodes.{name}")
@@ -90,7 +92,7 @@ def _table(described: Sequence[Any]) -> str:
     text = "\n| parameter | default | range | meaning |\n|---|---|---|---|\n"
     for item in described:
         bounds = f"{item.low:g} to {item.high:g}" if item.low is not None else ", ".join(item.choices)
-        text += f"| `{item.name}` | `{json.dumps(item.default)}` | {bounds} | {item.description} |\n"
+        text += f"| `{item.name}` | `{json.dumps(item.default)}` | {bounds} | {item.told} |\n"
     return text
 
 

@@ -13,8 +13,9 @@ from rssm_ros.nodes.belief_topics import BeliefTopics
 from rssm_ros.nodes.diagnostics import Diagnostics
 from rssm_ros.nodes.filter_trace import FilterTrace
 from rssm_ros.nodes.interfaces import COMMANDS, WATCHDOG, message_type, sensing
-from rssm_ros.nodes.managed import ManagedNode, Parameter, run
+from rssm_ros.nodes.managed import ManagedNode, run
 from rssm_ros.nodes.model import BACKEND, load_model
+from rssm_ros.nodes.parameters import Parameter
 from rssm_ros.online.filter import Filter
 from rssm_ros.online.frozen import AFTER
 
@@ -43,7 +44,9 @@ class FilterNode(ManagedNode):
             0,
             10000,
         ),
-        Parameter("state_file", "filter_state.bin", "where ~/save_state and ~/load_state keep the belief"),
+        Parameter(
+            "state_file", "filter_state.bin", "where ~/save_state and ~/load_state keep the belief", live=True
+        ),
     )
 
     def __init__(self) -> None:
@@ -78,7 +81,7 @@ class FilterNode(ManagedNode):
 
     def _listen(self) -> None:
         def keep(kind: str) -> Any:
-            return lambda message: self._inbox.append((kind, message))
+            return self.while_running(lambda message: self._inbox.append((kind, message)))
 
         # The trigger last: with everything ready at once, it is also taken last.
         for spec in sorted(self.contract.observations, key=lambda item: item.trigger):

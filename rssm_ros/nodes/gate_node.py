@@ -13,7 +13,8 @@ from rssm_ros.contract import JOINT_STATE, find_contract
 from rssm_ros.evaluation.runs.trace import TraceWriter, gate_dtype
 from rssm_ros.nodes.diagnostics import Diagnostics
 from rssm_ros.nodes.interfaces import COMMANDS, WATCHDOG, message_type, sensing
-from rssm_ros.nodes.managed import ManagedNode, Parameter, run
+from rssm_ros.nodes.managed import ManagedNode, run
+from rssm_ros.nodes.parameters import Parameter
 from rssm_ros.online.gate import MODES, Decision, Gate, GateSettings
 
 DEFAULTS = GateSettings()
@@ -82,7 +83,7 @@ class GateNode(ManagedNode):
 
     def _listen(self) -> None:
         def keep(kind: str) -> Any:
-            return lambda message: self._inbox.append((kind, message))
+            return self.while_running(lambda message: self._inbox.append((kind, message)))
 
         observing = sensing(self.value("best_effort"))
         for spec in self.contract.observations:
@@ -117,6 +118,7 @@ class GateNode(ManagedNode):
     def work(self) -> None:
         """What came in, in order; then the watchdog."""
         now = self.now()
+        self.gate.clock(self.get_clock().now().nanoseconds)
         # Commands last: they are judged by everything that came with them.
         waiting = sorted(self._inbox, key=lambda item: item[0] == COMMAND)
         self._inbox.clear()

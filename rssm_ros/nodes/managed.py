@@ -9,56 +9,23 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import rclpy
-from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor
+from rcl_interfaces.msg import SetParametersResult
 from rclpy.executors import ExternalShutdownException
 from rclpy.lifecycle import LifecycleNode, LifecyclePublisher, LifecycleState, TransitionCallbackReturn
 from rclpy.signals import SignalHandlerOptions
 
 from rssm_ros.evaluation.runs.trace import write_counters
+from rssm_ros.nodes.errors import NodeError
 from rssm_ros.nodes.executors import make_executor
+from rssm_ros.nodes.parameters import COMMON, Parameter, judge
 from rssm_ros.nodes.processes import PARENT
 
 IDLE = 0.1  # s between looks at the signals when nothing happens
 USAGE = 2  # exit code: this node cannot be configured here
-
-
-@dataclass(frozen=True)
-class Parameter:
-    """A parameter with everything `ros2 param describe` shows. A low/high pair bounds it."""
-
-    name: str
-    default: bool | int | float | str
-    description: str
-    low: float | None = None
-    high: float | None = None
-    choices: tuple[str, ...] = ()
-
-    def descriptor(self) -> ParameterDescriptor:
-        """The ROS form of it; parameters are read when the node is configured, so they are read-only
-        after.
-        """
-        made = ParameterDescriptor(description=self.description, read_only=False)
-        if self.choices:
-            made.additional_constraints = f"one of: {', '.join(self.choices)}"
-        if self.low is not None and self.high is not None:
-            if isinstance(self.default, int):
-                made.integer_range = [IntegerRange(from_value=int(self.low), to_value=int(self.high), step=0)]
-            else:
-                bounds = FloatingPointRange(from_value=float(self.low), to_value=float(self.high), step=0.0)
-                made.floating_point_range = [bounds]
-        return made
-
-
-COMMON = (
-    Parameter("autostart", False, "configure and activate by itself, for use without a lifecycle manager"),
-    Parameter("contract", "manipulator", "a shipped contract's name or the path of a contract YAML file"),
-    Parameter("trace", "", "folder for this node's binary trace of the run; empty: none"),
-)
 
 
 class ManagedNode(LifecycleNode):
@@ -72,19 +39,21 @@ class ManagedNode(LifecycleNode):
         self.finished = False  # its work is done, or cannot go on: the process ends by itself
         self.code = 0  # the process's exit code then
         self.failure = ""  # why the last transition failed
-        self._standing: set[int] = set()  # what was on the graph before set_up
-        for item in COMMON + self.parameters:
+        self._standing: set[int] | None = None  # what was on the graph before set_up; None: not configured
+        self._described = {item.name: item for item in COMMON + self.parameters}
+        for item in self._described.values():
             self.declare_parameter(item.name, item.default, item.descriptor())
+        self.add_on_set_parameters_callback(self._on_parameters)
 
     def value(self, name: str) -> Any:
         """A parameter's value; refuses one that is not among its choices."""
-        from rssm_ros.nodes.errors import NodeError
-
         value = self.get_parameter(name).value
-        choices = next((p.choices for p in COMMON + self.parameters if p.name == name), ())
-        if choices and value not in choices:
-            raise NodeError(f"parameter {name!r} is {value!r}; expected one of {', '.join(choices)}")
+        if refusal := self._described[name].refusal(value, configured=False):
+            raise NodeError(refusal)
         return value
+
+    def _on_parameters(self, changes: list[Any]) -> SetParametersResult:
+        return judge(self._described, changes, self._standing is not None)
 
     def set_up(self) -> None:
         """Load, create publishers and subscriptions. Raise an error of the layers to refuse."""
@@ -99,9 +68,24 @@ class ManagedNode(LifecycleNode):
         """Called after callbacks have stored, and at least every `idle()` seconds, while active."""
 
     def keep_counters(self, counters: Mapping[str, int]) -> None:
-        """Leaves them in the trace folder, where there is one, for the run's summary."""
+        """Leaves them in the trace folder, where there is one, for the run's summary. A full disk is told:
+        nothing that ends in order ends otherwise for it.
+        """
         if folder := self.value("trace"):
-            write_counters(Path(folder), self.get_name(), counters)
+            try:
+                write_counters(Path(folder), self.get_name(), counters)
+            except OSError as error:
+                told = f"{folder}: what was counted cannot be written ({error.strerror})"
+                self.get_logger().error(told)
+
+    def while_running(self, take: Callable[[Any], Any]) -> Callable[[Any], None]:
+        """A subscription's callback that takes nothing before activation: hundreds of old pictures, say."""
+
+        def heard(message: Any) -> None:
+            if self.running:
+                take(message)
+
+        return heard
 
     def idle(self) -> float:
         """Seconds the loop may wait for messages before `work` is called."""
@@ -113,16 +97,29 @@ class ManagedNode(LifecycleNode):
     def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Runs set_up; a refusal is one line in the log and a failed transition that leaves nothing."""
         self._standing = {id(entity) for _, entity in self._entities()}
-        if not self._guarded(self.set_up):
-            self._destroy_made()
-            return TransitionCallbackReturn.FAILURE
-        return super().on_configure(state)
+        made = False
+        try:
+            made = self._guarded(self.set_up)
+        finally:
+            if not made:
+                self._destroy_made()
+        return super().on_configure(state) if made else TransitionCallbackReturn.FAILURE
 
     def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
         """As before set_up: configured again, every message must come once, not twice."""
-        self.tear_down()
-        self._destroy_made()
+        self._let_go()
         return super().on_cleanup(state)
+
+    def on_error(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """A fault of ours, told already, in a transition: as before set_up, where it may be tried again."""
+        self.running = False
+        self._let_go()
+        return TransitionCallbackReturn.SUCCESS
+
+    def _let_go(self) -> None:
+        if self._standing is not None:
+            self.tear_down()
+            self._destroy_made()
 
     def _entities(self) -> list[tuple[str, Any]]:
         """Everything on the graph that belongs to this node, with its kind."""
@@ -131,8 +128,9 @@ class ManagedNode(LifecycleNode):
 
     def _destroy_made(self) -> None:
         """Destroys what set_up has created."""
+        standing, self._standing = self._standing or set(), None
         for kind, entity in self._entities():
-            if id(entity) in self._standing:
+            if id(entity) in standing:
                 continue
             if kind == "publisher" and isinstance(entity, LifecyclePublisher):
                 kind = "lifecycle_publisher"  # else it would be told of transitions after its end
@@ -141,7 +139,10 @@ class ManagedNode(LifecycleNode):
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Publishers first, so that start may publish."""
         result = super().on_activate(state)
-        if result != TransitionCallbackReturn.SUCCESS or not self._guarded(self.start):
+        if result != TransitionCallbackReturn.SUCCESS:
+            return result
+        if not self._guarded(self.start):
+            super().on_deactivate(state)  # the publishers again
             return TransitionCallbackReturn.FAILURE
         self.running = True
         return result
@@ -152,15 +153,16 @@ class ManagedNode(LifecycleNode):
         return super().on_deactivate(state)
 
     def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:
-        """As deactivation."""
+        """As deactivation and cleaning up: a folder or a window is of no use to a node that has ended."""
         self.halt()
+        self._let_go()
         return super().on_shutdown(state)
 
     def halt(self) -> None:
         """Calls stop once after each start."""
         if self.running:
             self.running = False
-            self.stop()
+            self._guarded(self.stop)
 
     def _guarded(self, action: Callable[[], None]) -> bool:
         try:
@@ -182,9 +184,9 @@ def orphaned() -> bool:
 
 
 def _is_refusal(error: Exception) -> bool:
-    """An error of this package's layers, or of what is not installed: told in one line."""
+    """An error of this package's layers, of the disk, or of what is not installed: told in one line."""
     ours = type(error).__module__.split(".")[0] == "rssm_ros"
-    return ours or isinstance(error, FileNotFoundError | ModuleNotFoundError)
+    return ours or isinstance(error, OSError | ModuleNotFoundError)
 
 
 def run(make: Callable[[], ManagedNode], arguments: Sequence[str] | None = None) -> int:

@@ -6,7 +6,7 @@ from typing import Any
 from rssm_ros import paths
 from rssm_ros.bundle import BundleError
 from rssm_ros.contract import Contract, find_contract
-from rssm_ros.nodes.managed import Parameter
+from rssm_ros.nodes.parameters import Parameter
 from rssm_ros.online.backends.backend import DEFAULT
 from rssm_ros.online.session import Session
 

@@ -17,9 +17,10 @@ from rssm_ros.contract import Contract, ObservationSpec, find_contract
 from rssm_ros.nodes.beliefs import belief_of
 from rssm_ros.nodes.diagnostics import Diagnostics
 from rssm_ros.nodes.interfaces import COMMANDS, message_type
-from rssm_ros.nodes.managed import ManagedNode, Parameter, run
+from rssm_ros.nodes.managed import ManagedNode, run
 from rssm_ros.nodes.monitor import Monitor, MonitorSettings
 from rssm_ros.nodes.panel import Panel, View
+from rssm_ros.nodes.parameters import Parameter
 from rssm_ros.nodes.raw_topics import RawTopics, Track
 from rssm_ros.nodes.recorded import Recorded, belief_topics, plan_topics, robot_topics, truth_topics
 from rssm_ros.nodes.review_folder import ReviewFolder
@@ -65,7 +66,9 @@ class MonitorNode(ManagedNode):
             0,
             10000,
         ),
-        Parameter("panel_rate", 5.0, "pictures a second on ~/panel, while somebody looks", 0.1, 60.0),
+        Parameter(
+            "panel_rate", 5.0, "pictures a second on ~/panel, while somebody looks", 0.1, 60.0, live=True
+        ),
         Parameter("panel_seconds", DEFAULTS.chart, "s of surprise that the picture shows", 1.0, 600.0),
     )
 

@@ -18,9 +18,10 @@ from rssm_ros.nodes.beliefs import belief_of
 from rssm_ros.nodes.diagnostics import Diagnostics
 from rssm_ros.nodes.graph import PLANNERS
 from rssm_ros.nodes.interfaces import COMMANDS
-from rssm_ros.nodes.managed import ManagedNode, Parameter, run
+from rssm_ros.nodes.managed import ManagedNode, run
 from rssm_ros.nodes.model import BACKEND, load_model
 from rssm_ros.nodes.motion import PlannedMotion
+from rssm_ros.nodes.parameters import Parameter
 from rssm_ros.online import noise
 from rssm_ros.online.belief import Belief
 from rssm_ros.online.grid import stamp_of
@@ -35,12 +36,14 @@ class PlannerNode(ManagedNode):
     parameters = (
         Parameter("bundle", "", "folder of the exported model"),
         Parameter("planner", "actor", "how actions are chosen", choices=PLANNERS),
-        Parameter("deadline", 0.5, "share of a tick that planning may take", 0.05, 2.0),
+        Parameter("deadline", 0.5, "share of a tick that planning may take", 0.05, 2.0, live=True),
         Parameter("seed", 0, "of the planner's noise", 0, 2**31 - 1),
         Parameter("threads", 1, "of the inference runtime", 1, 64),
         BACKEND,
-        Parameter("imagine_every", 2, "ticks between two imagined paths on ~/plan; 0: none", 0, 1000),
-        Parameter("imagine_particles", 2, "particles that the imagined path averages", 1, 64),
+        Parameter(
+            "imagine_every", 2, "ticks between two imagined paths on ~/plan; 0: none", 0, 1000, live=True
+        ),
+        Parameter("imagine_particles", 2, "particles that the imagined path averages", 1, 64, live=True),
     )
 
     def __init__(self) -> None:

@@ -11,7 +11,8 @@ from rssm_ros.contract import find_contract
 from rssm_ros.nodes.camera_faults import Faults
 from rssm_ros.nodes.errors import NodeError
 from rssm_ros.nodes.interfaces import COMMANDS
-from rssm_ros.nodes.managed import ManagedNode, Parameter, run
+from rssm_ros.nodes.managed import ManagedNode, run
+from rssm_ros.nodes.parameters import Parameter
 from rssm_ros.nodes.robot_commands import RobotCommands
 from rssm_ros.nodes.robot_topics import RobotTopics, open_viewer
 from rssm_ros.nodes.simulated_robot import CLOCK, SimulatedRobot, SimulationTrace
@@ -35,12 +36,22 @@ class SimNode(ManagedNode):
         ),
         Parameter("view", False, "open a window"),
         Parameter(
-            "camera_drop", 0.0, "share of pictures withheld, to show what the belief is worth", 0.0, 1.0
+            "camera_drop",
+            0.0,
+            "share of pictures withheld, to show what the belief is worth",
+            0.0,
+            1.0,
+            live=True,
         ),
         Parameter(
-            "camera_freeze", 0.0, "share of pictures in whose place the one before comes again", 0.0, 1.0
+            "camera_freeze",
+            0.0,
+            "share of pictures in whose place the one before comes again",
+            0.0,
+            1.0,
+            live=True,
         ),
-        Parameter("camera_delay", 0.0, "s that pictures come late, to whole ticks", 0.0, 10.0),
+        Parameter("camera_delay", 0.0, "s that pictures come late, to whole ticks", 0.0, 10.0, live=True),
     )
 
     def __init__(self) -> None:

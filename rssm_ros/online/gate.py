@@ -110,13 +110,20 @@ class Gate:
     def stamp(self, now_ns: int, answers_ns: int = 0) -> int:
         """The stamp (ns) of what is sent now, at ROS time now_ns: after the stamp that it answers, and after
         everything sent before, as /clock stands still for 10 ms and more and the order must be told."""
-        if now_ns < self._clock_ns:  # time went back: a new run of a simulation or a bag
-            self._stamp_ns = 0
-        self._clock_ns = now_ns
         self._stamp_ns = max(now_ns, answers_ns + 1, self._stamp_ns + 1)
         return self._stamp_ns
 
     # What the gate hears
+
+    def clock(self, now_ns: int) -> None:
+        """ROS time, to be told before what came with it. Where it went back, a new run of a simulation or a
+        bag has begun, or a clock was set: by the old stamps all that comes would be old for long, so
+        everything must be heard again, as after a pause."""
+        if now_ns < self._clock_ns:
+            self.counters["clock_back"] += 1
+            self._stamp_ns = 0
+            self.restart()
+        self._clock_ns = now_ns
 
     def observation(self, name: str, stamp_ns: int, now: float) -> None:
         """A header of one modality arrived. A stamp that does not advance is a frozen sensor, not news."""

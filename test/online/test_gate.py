@@ -315,13 +315,41 @@ def test_a_restart_needs_everything_anew_and_goes_on_from_where_the_robot_is():
 def test_stamps_rise_under_a_clock_that_stands_still():
     gate = Gate(CONTRACT)
     now = 21 * TICK
+    gate.clock(now)
     stamps = [gate.stamp(now), gate.stamp(now, 21 * TICK), gate.stamp(now, 20 * TICK), gate.stamp(now)]
     assert stamps == [now, now + 1, now + 2, now + 3]
     gate.reset()
     gate.restart()
     assert gate.stamp(now) == now + 4
     assert gate.stamp(now + 10_000_000) == now + 10_000_000
+    gate.clock(20 * TICK)
     assert gate.stamp(20 * TICK) == 20 * TICK  # the simulation began anew
+
+
+def test_when_time_goes_back_it_listens_anew_instead_of_waiting_for_the_old_time():
+    """A simulation or a bag that begins again: all its stamps are older than what was heard before."""
+    robot = Robot().run()
+    robot.gate.clock(robot.tick * TICK)
+    robot.tick = 20
+    for _ in range(9):
+        robot.step()
+    assert robot.gate.watchdog(robot.now).mode == HOLD and robot.gate.counters["old_command"] == 9
+    robot.gate.clock(robot.tick * TICK)
+    assert robot.gate.counters["clock_back"] == 1 and not robot.gate.watchdog(robot.now + 1).send
+    robot.gate.measured("arm", HOME)
+    robot.run()
+    robot.gate.clock(robot.tick * TICK)  # a clock that stands still, or goes on, is none that went back
+    assert robot.step().mode == RUN and robot.gate.counters["clock_back"] == 1
+
+
+def test_time_that_goes_back_unlatches_nothing():
+    robot = Robot().run()
+    robot.gate.clock(robot.tick * TICK)
+    robot.gate.estop(robot.now)
+    robot.tick = 20
+    robot.gate.clock(robot.tick * TICK)
+    robot.gate.measured("arm", HOME)
+    assert {robot.step().mode for _ in range(15)} == {ESTOP}
 
 
 @pytest.mark.parametrize("age", [4, -1])
