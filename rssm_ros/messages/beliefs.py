@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from rssm_ros.messages.errors import MessageError
 
-Records = npt.NDArray[np.void]
+Records = npt.NDArray[np.void]  # [N]
 FLOAT32 = 7  # sensor_msgs/msg/PointField.FLOAT32
 SCALARS = (
     "surprise",  # nats; NaN where nothing was seen
@@ -25,6 +25,7 @@ SCALARS = (
     "lost",  # 1: nothing was seen for the contract's max_gap
     "first",  # 1: the filter (re)started at this tick
 )
+STATE = ("deter", "stoch", "age", "modalities")
 
 
 def belief_dtype(
@@ -62,7 +63,9 @@ def fill_belief(cloud: Any, field_type: Any, records: Records) -> None:
 
 
 def read_belief(cloud: Any) -> Records:
-    """The records [N] of a belief, a view of the message's bytes. Raises MessageError `shape` or `field`."""
+    """The records [N] of a belief, N >= 1, a view of the message's bytes. Raises MessageError `shape` or
+    `field`, also for a cloud of points that is none: anybody may publish one.
+    """
     names, formats, offsets = [], [], []
     order = ">" if cloud.is_bigendian else "<"
     for field in cloud.fields:
@@ -74,6 +77,11 @@ def read_belief(cloud: Any) -> Records:
         scalar = field.name in SCALARS or field.name in tuple("xyz")
         formats.append(f"{order}f4" if scalar else (f"{order}f4", (int(field.count),)))
     step, count = int(cloud.point_step), int(cloud.width) * int(cloud.height)
+    lacking = [name for name in SCALARS + STATE if name not in names]
+    if lacking:
+        raise MessageError(f"a point cloud without the field {lacking[0]!r} is no belief", "field")
+    if not count:
+        raise MessageError("a belief without a particle says nothing", "shape")
     try:
         dtype = np.dtype({"names": names, "formats": formats, "offsets": offsets, "itemsize": step})
         return np.frombuffer(cloud.data, dtype, count)

@@ -41,8 +41,8 @@ def belief_of(records: Records, stamp_ns: int, contract: Contract, kind: str = "
     another contract."""
     names = [spec.name for spec in contract.observations]
     known = set(records.dtype.names or ())
-    needed = {"deter", "stoch", *(f"mean_{target.name}" for target in contract.targets)}
-    if not needed <= known or not len(records) or records.dtype["age"].shape != (len(names),):
+    needed = {f"mean_{target.name}" for target in contract.targets}
+    if not needed <= known or records.dtype["age"].shape != (len(names),):
         raise MessageError(
             f"the belief is not one of contract {contract.name!r}; restart filter and planner", "shape"
         )

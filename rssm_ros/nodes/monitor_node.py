@@ -154,7 +154,7 @@ class MonitorNode(ManagedNode):
             cloud = deserialize_message(data, PointCloud2)
             head = messages.read_belief(cloud)[0]
             nats, threshold = float(head["surprise"]), float(head["surprise_threshold"])
-        except (messages.MessageError, ValueError, IndexError) as error:
+        except messages.MessageError as error:
             self._bad["bad_belief"] += 1
             self.get_logger().error(f"belief: {error}", throttle_duration_sec=5.0)
             return

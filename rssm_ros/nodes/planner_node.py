@@ -188,7 +188,7 @@ def _says_first(message: Any) -> bool:
     """Whether the filter (re)started at this belief; of one that cannot be read nothing is known."""
     try:
         return bool(messages.read_belief(message)["first"][0])
-    except (messages.MessageError, ValueError, IndexError):
+    except messages.MessageError:
         return False
 
 

@@ -49,3 +49,15 @@ def test_a_short_cloud_and_a_foreign_type_are_refused() -> None:
     cloud.data, cloud.fields[4].datatype = whole, 8
     with pytest.raises(MessageError, match="'stoch' has datatype 8"):
         read_belief(cloud)
+
+
+def test_a_cloud_of_points_that_is_no_belief_is_refused_by_name() -> None:
+    """A laser scanner's, say, on the wrong topic: whoever reads it must not end for it."""
+    scan = SimpleNamespace()
+    fill_belief(scan, SimpleNamespace, np.zeros(3, [(axis, "<f4") for axis in "xyz"]))
+    with pytest.raises(MessageError, match="'surprise' is no belief"):
+        read_belief(scan)
+    nobody = SimpleNamespace()
+    fill_belief(nobody, SimpleNamespace, records(2, 3, 2, 0, ("camera",))[:0])
+    with pytest.raises(MessageError, match="without a particle"):
+        read_belief(nobody)
