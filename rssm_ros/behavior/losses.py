@@ -49,6 +49,9 @@ def imagination_losses(
     what the chance of still being there is: cumprod(continue), the start's own included. `spread` takes in
     the returns, of all processes if `gather` ([N, H] -> [all N, H]) is given, before it divides.
     """
+    rows, states, _ = features.shape
+    assert actions.shape[:2] == (rows, states - 1), (actions.shape, features.shape)
+    assert reward.shape == continue_.shape == (rows, states), (reward.shape, continue_.shape, features.shape)
     with torch.no_grad():
         value = critic(features)
         returns = lambda_returns(reward, continue_, value, lam)  # [N, H]
@@ -76,6 +79,8 @@ def replay_value_loss(
     [B, T]: the imagined lambda return from every one of these ticks -> [B, T - 1], 0 at an episode's last
     tick, whose successor belongs to another one.
     """
+    for flags in (is_last, is_terminal):
+        assert flags.shape == features.shape[:2], (flags.shape, features.shape)
     returns = lambda_returns(reward, continue_target(is_terminal), bootstrap.detach(), lam, is_last)
     loss = critic.loss(features[:, :-1], returns)
     return torch.where(is_last[:, :-1].bool(), loss.new_zeros(()), loss)

@@ -11,12 +11,13 @@ from rssm_ros.world_model.layers import wide
 def lambda_returns(
     reward: Tensor, continue_: Tensor, value: Tensor, lam: float = 0.95, last: Tensor | None = None
 ) -> Tensor:
-    """Lambda returns of imagined trajectories.
+    """Lambda returns of imagined trajectories, or of replayed sequences.
 
-    reward, continue_, value [B, H + 1], where entry t belongs to state t (reward[t] led to it) -> [B, H]:
+    reward, continue_, value [N, H + 1], where entry t belongs to state t (reward[t] led to it) -> [N, H]:
     R_t = r_{t+1} + c_{t+1} ((1 - lambda) v_{t+1} + lambda R_{t+1}), R_H = v_H.
-    `last` [B, H + 1] bool marks states after which a replayed sequence belongs to another episode.
+    `last` [N, H + 1] bool marks states after which a replayed sequence belongs to another episode.
     """
+    assert reward.shape == continue_.shape == value.shape, (reward.shape, continue_.shape, value.shape)
     trace = torch.full_like(value, lam) if last is None else lam * (1.0 - last.to(value.dtype))
     following = value[:, -1]
     returns = []

@@ -12,30 +12,24 @@ if TYPE_CHECKING:
     from rssm_ros.training.options import Options, Scales
 
 KINDS = ("reconstruction", "barlow", "infonce")
-GIVEN = (  # options that the command line can say
-    *("minutes", "steps", "imagination_fraction", "rate", "batch", "length", "seed", "threads"),
-    *("free_nats", "posterior", "latent", "representation", "target_beta"),
+OF_EVERY_RUN = (  # options that the command line can say, `add_run_options`
+    *("minutes", "steps", "rate", "batch", "length", "seed", "threads", "target_beta"),
+    *("checkpoint_minutes", "checkpoint_steps"),
+)
+GIVEN = (
+    *OF_EVERY_RUN,
+    *("imagination_fraction", "free_nats", "posterior", "latent", "representation"),
     *("conv", "particles", "overshoot_horizon"),
     *("freeze_encoders", "replay_latents", "compile", "wandb"),
-    *("checkpoint_minutes", "validate_minutes", "checkpoint_steps", "validate_steps"),
+    *("validate_minutes", "validate_steps"),
 )
 
 
 def add_parser(subparsers: Any) -> None:
     """Adds the command's options."""
     parser = subparsers.add_parser("train", help="train world model and actor, resumably")
-    parser.add_argument(
-        "--data", type=Path, nargs="+", required=True, metavar="DIR", help="from `rssm collect`"
-    )
+    add_run_options(parser)
     parser.add_argument("--val", type=Path, metavar="DIR", help="held-out data for the validation figures")
-    parser.add_argument(
-        "--out", type=Path, required=True, metavar="RUN", help="checkpoints and TensorBoard go here"
-    )
-    parser.add_argument(
-        "--contract", default="manipulator", help="name or file of the contract (manipulator)"
-    )
-    parser.add_argument("--preset", help="sizes and schedule (manipulator; with --resume the run's own)")
-    parser.add_argument("--resume", action="store_true", help="go on from the newest checkpoint in RUN")
     parser.add_argument(
         "--start-from", type=Path, metavar="RUN", help="begin with the weights of another run"
     )
@@ -45,23 +39,14 @@ def add_parser(subparsers: Any) -> None:
         help="of --start-from only what it learnt to see; posterior, latent and core may be others",
     )
     parser.add_argument(
-        "--minutes", type=float, help="budget of wall time (60); the learning rate decays over it"
-    )
-    parser.add_argument("--steps", type=int, help="budget in updates instead of minutes")
-    parser.add_argument(
         "--imagination-fraction", type=float, help="last share that also learns in imagination"
     )
-    parser.add_argument("--rate", type=float, help="peak learning rate")
     parser.add_argument(
         "--scale",
         action="append",
         metavar="NAME=VALUE",
         help="weight of a loss term, such as rep=0.05; may be given several times",
     )
-    parser.add_argument("--batch", type=int, help="sequences per update")
-    parser.add_argument("--length", type=int, help="ticks per sequence")
-    parser.add_argument("--seed", type=int)
-    parser.add_argument("--threads", type=int, help="CPU threads (2)")
     parser.add_argument("--free-nats", type=float, help="KL below which nothing is gained")
     parser.add_argument(
         "--posterior", choices=("concat", "product"), help="how observations enter the belief"
@@ -71,11 +56,6 @@ def add_parser(subparsers: Any) -> None:
         "--conv", choices=("strided", "exact"), help="convolutions: `exact` is DreamerV3's own, slower"
     )
     parser.add_argument("--representation", choices=KINDS, help="what teaches the encoder of images")
-    parser.add_argument(
-        "--target-beta",
-        type=float,
-        help="0: targets by plain likelihood; 1: by squared error, as far as the mean goes (0.5)",
-    )
     parser.add_argument(
         "--particles", type=int, help="posterior samples that a target's likelihood is the mean of (2)"
     )
@@ -92,11 +72,40 @@ def add_parser(subparsers: Any) -> None:
     parser.set_defaults(run=run)
 
 
-def _add_schedule(parser: argparse.ArgumentParser) -> None:
-    """When to save and validate, and what else to do beside."""
+def add_run_options(parser: argparse.ArgumentParser) -> None:
+    """What every training command can be told: data, folder, budget, batches, checkpoints."""
+    parser.add_argument(
+        "--data", type=Path, nargs="+", required=True, metavar="DIR", help="from `rssm collect`"
+    )
+    parser.add_argument(
+        "--out", type=Path, required=True, metavar="RUN", help="checkpoints and TensorBoard go here"
+    )
+    parser.add_argument(
+        "--contract", default="manipulator", help="name or file of the contract (manipulator)"
+    )
+    parser.add_argument("--preset", help="sizes and schedule (manipulator; with --resume the run's own)")
+    parser.add_argument("--resume", action="store_true", help="go on from the newest checkpoint in RUN")
+    parser.add_argument(
+        "--minutes", type=float, help="budget of wall time (60); the learning rate decays over it"
+    )
+    parser.add_argument("--steps", type=int, help="budget in updates instead of minutes")
+    parser.add_argument("--rate", type=float, help="peak learning rate")
+    parser.add_argument("--batch", type=int, help="sequences per update")
+    parser.add_argument("--length", type=int, help="ticks per sequence")
+    parser.add_argument("--seed", type=int, help="of weights, batches, noise and augmentation (0)")
+    parser.add_argument("--threads", type=int, help="CPU threads (2)")
+    parser.add_argument(
+        "--target-beta",
+        type=float,
+        help="0: targets by plain likelihood; 1: by squared error, as far as the mean goes (0.5)",
+    )
     parser.add_argument("--checkpoint-minutes", type=float, help="wall time between two checkpoints (5)")
-    parser.add_argument("--validate-minutes", type=float, help="wall time between two validations (5)")
     parser.add_argument("--checkpoint-steps", type=int, help="save after every so many updates as well")
+
+
+def _add_schedule(parser: argparse.ArgumentParser) -> None:
+    """When to validate, and what else to do beside."""
+    parser.add_argument("--validate-minutes", type=float, help="wall time between two validations (5)")
     parser.add_argument("--validate-steps", type=int, help="validate after every so many updates as well")
     parser.add_argument(
         "--replay-latents",
@@ -131,17 +140,18 @@ def run(arguments: argparse.Namespace) -> int:
             resume=arguments.resume,
             start_from=arguments.start_from,
             encoders_only=arguments.encoders_only,
-            again=_again(arguments),
+            again=going_on(arguments),
         )
         return 130 if trainer.run().interrupted else 0
     finally:
         distributed.leave()
 
 
-def _again(arguments: argparse.Namespace) -> str:
+def going_on(arguments: argparse.Namespace, *command: str) -> str:
     """The command that goes on with a run: its options are in the checkpoint, its data are not."""
-    words = ["rssm", "train", "--contract", arguments.contract, "--data", *map(str, arguments.data)]
-    if arguments.val is not None:
+    words = ["rssm", *(command or ("train",)), "--contract", arguments.contract]
+    words += ["--data", *map(str, arguments.data)]
+    if getattr(arguments, "val", None) is not None:
         words += ["--val", str(arguments.val)]
     return shlex.join([*words, "--out", str(arguments.out), "--resume"])
 

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from rssm_ros.training import checkpoint
+from rssm_ros.training.distributed import World
 from rssm_ros.training.errors import TrainingError
 from rssm_ros.training.learner import Perception
 from rssm_ros.training.options import Options
@@ -132,6 +133,7 @@ class BaselineLearner(nn.Module):
     def __init__(self, kind: str, signals: Signals, options: Options) -> None:
         super().__init__()
         self.options, self.signals = options, signals
+        self.world = World()  # the run's, where several processes train as one
         self.network = BaselineNetwork(kind, signals, options.sizes())
         image = signals.images[0][0] if signals.images and options.scales.perception else None
         self.perception = nn.ModuleDict(
@@ -159,7 +161,7 @@ class BaselineLearner(nn.Module):
                 assert isinstance(head, TargetHead)
                 label = batch[f"target_{name}"]
                 loss, known = losses.target_loss(head, features.unsqueeze(0), label, opt.target_beta)
-                share = known.to(loss.dtype).mean().clamp(min=1e-3)
+                share = self.world.mean(known.to(loss.dtype).mean()).clamp(min=1e-3)
                 value = loss.mean() / share
                 terms[f"target_{name}"] = value.detach()
                 weighted.append(opt.scales.target * value)
@@ -179,21 +181,13 @@ def load_baseline(directory: Path) -> tuple[BaselineNetwork, dict[str, Any]]:
 
     TrainingError if there is none, it is damaged, or it is no baseline's.
     """
-    saved = checkpoint.read(directory)
-    if checkpoint.BASELINE not in saved.state:
-        raise TrainingError(
-            f"{directory} holds a world model, no baseline; make one with `rssm train-baseline`"
-        )
+    saved = checkpoint.read_baseline(directory)
     network = BaselineNetwork(
         saved.state[checkpoint.BASELINE],
         Signals.from_dict(saved.state["signals"]),
         Sizes.from_dict(saved.state["sizes"]),
     )
     own = {k.removeprefix("network."): v for k, v in saved.model.items() if k.startswith("network.")}
-    try:
-        network.load_state_dict(own)
-    except RuntimeError as error:
-        first = str(error).splitlines()[-1].strip()
-        raise TrainingError(f"{directory}: its tensors do not fit its own description ({first})") from error
+    checkpoint.fill(network, own, str(directory))
     network.eval().requires_grad_(False)
     return network, saved.state

@@ -12,10 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from rssm_ros.behavior import Actor, Critic
 from rssm_ros.training.errors import TrainingError
@@ -153,6 +152,30 @@ def read_world_model(directory: Path) -> Saved:
     return saved
 
 
+def read_baseline(directory: Path, kind: str | None = None) -> Saved:
+    """`read`, and a TrainingError where no baseline lies there, or not the one of that kind."""
+    saved = read(directory)
+    found = saved.state.get(BASELINE)
+    if found is None or kind not in (None, found):
+        advice = "choose another --out" if kind else "make one with `rssm train-baseline`"
+        raise TrainingError(
+            f"{directory} holds {found or 'a world model'}, not {kind or 'a baseline'}; {advice}"
+        )
+    return saved
+
+
+def fill(module: nn.Module, tensors: Mapping[str, Tensor], whose: str) -> None:
+    """Overwrite all of a module's tensors; TrainingError where they do not fit. whose: for the message."""
+    try:
+        module.load_state_dict(tensors)
+    except RuntimeError as error:
+        first = str(error).splitlines()[-1].strip()
+        raise TrainingError(
+            f"{whose}: the checkpoint's tensors do not fit what its options describe ({first}); "
+            "was it made by another version of this package?"
+        ) from error
+
+
 def read_state(directory: Path) -> dict[str, Any]:
     """`state.json` of the newest checkpoint alone; TrainingError if there is none or it is damaged."""
     place = find(directory)
@@ -183,15 +206,6 @@ def load_checkpoint(directory: Path | str) -> tuple[WorldModel, Actor, Critic, d
     learner = Learner(
         Signals.from_dict(saved.state["signals"]), Sizes.from_dict(saved.state["sizes"]), options
     )
-    learner.load_state_dict(saved.model)
+    fill(learner, saved.model, str(directory))
     learner.eval().requires_grad_(False)
     return learner.world_model, learner.actor, learner.critic, saved.state
-
-
-def first_non_finite(groups: dict[str, dict[str, Tensor]]) -> str | None:
-    """Name of the first tensor holding a NaN or Inf, as "group: name"."""
-    for group, tensors in groups.items():
-        for name, tensor in tensors.items():
-            if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
-                return f"{group}: {name}"
-    return None

@@ -97,13 +97,9 @@ class World:
         order = torch.randperm(count * self.size, generator=noise, device=noise.device)[:wanted]
         if self.size == 1:
             return Chosen(order, None, len(order))
+        # This waits for a GPU: how many live here is known once they are drawn, and shapes follow from it.
         slots = torch.nonzero(torch.div(order, count, rounding_mode="floor") == self.rank).flatten()
         return Chosen(order[slots] - self.rank * count, slots, len(order))
-
-    def all_of(self, count: int) -> Chosen:
-        """All of this process's elements, where nobody else has any."""
-        assert self.size == 1
-        return Chosen(torch.arange(count), None, count)
 
     # Means and statistics ---------------------------------------------------------------------------------
 

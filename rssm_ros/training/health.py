@@ -9,9 +9,8 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from rssm_ros.training.checkpoint import first_non_finite
 from rssm_ros.training.replay import Batch
-from rssm_ros.world_model import Signals, State
+from rssm_ros.world_model import Signals
 
 
 class Health:
@@ -35,10 +34,12 @@ class Health:
         """An update is over."""
         self.good += self.fine
 
-    def hold(self, last: State, before: State | None) -> State:
-        """`last` if all is fine, otherwise what the streams carried before; contiguous."""
-        deter, stoch = before or State(torch.zeros_like(last.deter), torch.zeros_like(last.stoch))
-        return State(torch.where(self.fine, last.deter, deter), torch.where(self.fine, last.stoch, stoch))
+    def hold(self, last: Mapping[str, Tensor], before: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """`last` if all is fine, otherwise what the streams carried before (zeros if nothing); contiguous."""
+        return {
+            name: torch.where(self.fine, value, before[name] if before else torch.zeros_like(value))
+            for name, value in last.items()
+        }
 
     def ask(self, step: int) -> int | None:
         """The first bad update of those before and at `step`; None if all were fine. Waits for the device."""
@@ -68,7 +69,15 @@ def culprit(
         | {"sum": terms["loss"]},
         "gradient": {name: gradient for name, gradient in gradients.items() if gradient is not None},
     }
-    return first_non_finite(groups)
+    return _first_non_finite(groups)
+
+
+def _first_non_finite(groups: Mapping[str, Mapping[str, Tensor]]) -> str | None:
+    for group, tensors in groups.items():
+        for name, tensor in tensors.items():
+            if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+                return f"{group}: {name}"
+    return None
 
 
 def save_batch(batch: Batch, run: Path, step: int, rank: int = 0) -> Path:

@@ -146,10 +146,10 @@ class Learner(nn.Module):
 
         self._dynamics(beliefs, evidence.something, add, terms)
         if self.ensemble is not None:
-            surprise = self.ensemble.loss(
+            divergence = self.ensemble.loss(
                 beliefs.features, batch["action"], beliefs.posterior, batch["is_first"]
             )
-            add("ensemble", scales.ensemble, surprise.mean())
+            add("ensemble", scales.ensemble, divergence.mean())
         ahead = None
         if scales.overshoot and len(wm.target_heads):
             ahead = overshoot(
@@ -347,7 +347,7 @@ class Learner(nn.Module):
 
     @torch.no_grad()
     def _rollout(
-        self, state: State, standing: Tensor, noise: torch.Generator, chosen: Chosen | None = None
+        self, state: State, standing: Tensor, noise: torch.Generator, chosen: Chosen
     ) -> tuple[Tensor, Tensor]:
         """H steps of the actor in the prior: features [N, H + 1, F], the actor's samples [N, H, A].
 
@@ -355,7 +355,6 @@ class Learner(nn.Module):
         applied before: it has never seen anything else, and the robot never does anything else.
         """
         wm = self.world_model
-        chosen = chosen or self.world.all_of(len(state.deter))
         features, actions = [state.features], []
         for _ in range(self.options.horizon):
             mean, std = self.actor(features[-1])

@@ -1,4 +1,8 @@
-"""DreamerV3's optimizer: adaptive gradient clipping -> RMS scaling -> momentum -> learning rate."""
+"""DreamerV3's optimizer: adaptive gradient clipping -> RMS scaling -> momentum -> learning rate.
+
+Clipping by each tensor's own norm is AGC's (Brock et al. 2021), momentum after the scaling LaProp's (Ziyin et
+al. 2020).
+"""
 
 from __future__ import annotations
 

@@ -31,8 +31,8 @@ class Scales:
     policy: float = 1.0  # REINFORCE in imagination
     critic: float = 1.0
     replay_value: float = 0.3  # the critic on replayed ticks; where imagination starts from all of them
-    entropy: float = 3e-4
-    representation: float = 0.05
+    entropy: float = 3e-4  # of the actor, within `policy`
+    representation: float = 0.05  # barlow or infonce, instead of reconstruction
     ensemble: float = 0.0  # 0: no ensemble of one-step predictors
 
 
@@ -73,16 +73,16 @@ class Options:
     latent: str | None = None
     posterior: str | None = None
     representation: str = "reconstruction"  # or "barlow", "infonce": without a decoder
-    batch: int = 16
-    length: int = 64
+    batch: int = 16  # sequences per update, of all processes together
+    length: int = 64  # ticks per sequence
     chunks: int = 4  # slices a stream goes on for before it jumps
     seed: int = 0
-    minutes: float = 60.0
+    minutes: float = 60.0  # of wall time
     steps: int | None = None  # stop after so many updates instead of after `minutes`
-    rate: float = 4e-5
-    warmup: int = 1000
-    decay: bool = False
-    free_nats: float = 1.0
+    rate: float = 4e-5  # at its peak
+    warmup: int = 1000  # updates
+    decay: bool = False  # a cosine down to 2 % over the budget, instead of constant
+    free_nats: float = 1.0  # of KL, below which nothing is gained
     free_nats_of: str = "tick"  # DreamerV3 and PlaNet: of every tick's KL; "batch": of the mean (DreamerV1)
     particles: int = 2  # posterior samples in the target likelihood
     # 0: a target's plain likelihood, whose gradient sure ticks rule; 1: as far as the mean goes, the squared
@@ -90,11 +90,11 @@ class Options:
     target_beta: float = 0.5
     overshoot_horizon: int = 12  # ticks
     overshoot_starts: int = 64  # beliefs per update that predict so far ahead
-    decode_stride: int = 1  # reconstruct every n-th tick, offset drawn per step
+    decode_stride: int = 1  # reconstruct every n-th tick; which ones goes round with the update's number
     imagination_fraction: float = 0.2  # last share of the budget that also learns in imagination
-    horizon: int = 10
-    starts: int = 256
-    autocast: bool = True  # bfloat16 for convolutions
+    horizon: int = 10  # ticks of imagination
+    starts: int = 256  # beliefs per update that it starts from
+    autocast: bool = True  # bfloat16 for all but the recurrence
     checkpoint_minutes: float = 5.0
     validate_minutes: float = 5.0
     checkpoint_steps: int | None = None  # also save after so many updates
@@ -103,7 +103,7 @@ class Options:
     replay_latents: bool = False  # streams that jump start from the latents last computed there
     compile: bool = False  # torch.compile; not bit for bit the same from one start to the next
     wandb: bool = False  # log to Weights & Biases as well
-    log_every: int = 20
+    log_every: int = 20  # updates
     threads: int = 2
     scales: Scales = field(default_factory=Scales)
     augmentation: Augmentation = field(default_factory=Augmentation)

@@ -113,13 +113,16 @@ class Reporter:
     def alarms(self, step: int, texts: Sequence[str]) -> None:
         """What goes wrong without being an error, in words and in the log."""
         for text in texts:
-            self.say(f"[bold red]![/] step {step}: {escape(text)}")
+            self._warn(f"step {step}: {text}")
             for sink in self.sinks:
                 sink.text("alarms", text, step)
 
     def say(self, text: str) -> None:
-        """One line for the person."""
-        self.console.print(text)
+        """One line for the person, as it is: a path may hold what looks like a colour."""
+        self.console.print(text, markup=False)
+
+    def _warn(self, text: str) -> None:
+        self.console.print(f"[bold red]![/] {escape(text)}")
 
     def close(self) -> None:
         """Flush everything, once; a full disk is told, so that it hides no error that ended the run."""
@@ -129,7 +132,7 @@ class Reporter:
             try:
                 self.sinks.pop().close()
             except OSError as error:
-                self.say(f"[bold red]![/] the last figures could not be kept ({escape(str(error))})")
+                self._warn(f"the last figures could not be kept ({error})")
 
     def _scalars(self, step: int, values: Mapping[str, float]) -> None:
         for sink in self.sinks:

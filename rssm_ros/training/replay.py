@@ -183,14 +183,10 @@ def _length(file: Path, table: dict[str, Column]) -> int:
             if missing:
                 raise TrainingError(f"{file}: lacks {missing}; was it collected under another contract?")
             length = len(data["is_first"])
-    except (OSError, ValueError, EOFError) as error:
+    except TrainingError:
+        raise
+    except Exception as error:  # of numpy, zipfile, zlib: a damaged file raises whatever it is
         raise TrainingError(f"{file}: cannot be read ({error}); delete it and collect again") from error
-    except Exception as error:
-        if isinstance(error, TrainingError):
-            raise
-        raise TrainingError(
-            f"{file}: is truncated or corrupt ({error}); delete it and collect again"
-        ) from error
     if length < 2:
         raise TrainingError(f"{file}: has {length} ticks, expected at least 2; delete it")
     return length
@@ -244,7 +240,8 @@ class Replay:
         shortest = min(self.ticks)
         if shortest < length:
             raise TrainingError(
-                f"a data set has {shortest} ticks, fewer than one slice of {length}; collect more"
+                f"a data set has {shortest} ticks, fewer than one slice of {length}; collect more, or choose "
+                "a shorter --length"
             )
 
     @property

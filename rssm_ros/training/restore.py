@@ -77,15 +77,6 @@ def _contract_differs(state: Mapping[str, Any], contract: Contract) -> list[str]
     return [name for name in sorted({*then, *now}) if then.get(name) != now.get(name)]
 
 
-def load(saved: Saved, learner: Learner) -> None:
-    """All of a learner's tensors; TrainingError if they do not fit."""
-    try:
-        learner.load_state_dict(saved.model)
-    except RuntimeError as error:
-        first = str(error).splitlines()[-1].strip()
-        raise TrainingError(f"--resume: the checkpoint's tensors do not fit ({first})") from error
-
-
 def start_from(
     run: Path, learner: Learner, signals: Signals, encoders_only: bool = False
 ) -> list[dict[str, Any]]:

@@ -169,8 +169,7 @@ def _target(
         variance = std.square().mean(1) + mean.var(1, unbiased=False)
         inside = ((mean.mean(1) - truth).abs() <= 1.645 * variance.sqrt())[mask]
         figures[f"{name}_{group}_inside90"] = float(inside.float().mean())
-    if "hidden" in groups:
-        figures[f"{name}_hidden_ticks"] = float(groups["hidden"].sum())
+    figures[f"{name}_hidden_ticks"] = float(groups["hidden"].sum())
     return figures
 
 

@@ -45,10 +45,10 @@ def test_it_stops_at_the_update_and_nothing_has_moved(data, tmp_path, value):
     made = poisoned(Trainer(TINY, CONTRACT, [data], tmp_path / "run", quiet=True), 3, value=value)
     for _ in range(3):
         made._update()
-    before = [parameter.clone() for parameter in made.parameters]
+    before = [parameter.clone() for parameter in made.optimizer.parameters]
     with pytest.raises(TrainingError, match=r"update 3: .* first in batch: joints"):
         made._update()
-    assert all(torch.equal(a, b) for a, b in zip(before, made.parameters, strict=True))
+    assert all(torch.equal(a, b) for a, b in zip(before, made.optimizer.parameters, strict=True))
     batch = load_file(tmp_path / "run" / "bad-batch-00000003.safetensors")
     assert not torch.isfinite(batch["joints"]).all() and batch["camera"].shape[:2] == (4, 12)
 
@@ -61,12 +61,27 @@ def test_a_device_that_is_not_asked_each_time_tells_the_same_later(data, tmp_pat
     before = []
     for _ in range(6):
         if made.step == 2:
-            before = [parameter.clone() for parameter in made.parameters]
+            before = [parameter.clone() for parameter in made.optimizer.parameters]
         made._update()
-    assert all(torch.equal(a, b) for a, b in zip(before, made.parameters, strict=True))
+    assert all(torch.equal(a, b) for a, b in zip(before, made.optimizer.parameters, strict=True))
     with pytest.raises(TrainingError, match=r"update 2: .* first in batch: joints"):
         made._ask_health()
     assert list((tmp_path / "run").glob("bad-batch-00000002.safetensors"))
+
+
+def test_the_bad_update_is_made_again_as_it_was(data, tmp_path, monkeypatch):
+    """By then a budget of minutes has moved on, and it imagined what it had not imagined before."""
+    chosen = replace(TINY, steps=None, minutes=1.0, imagination_fraction=0.5)
+    made, seen = poisoned(Trainer(chosen, CONTRACT, [data], tmp_path / "run", quiet=True), 1), []
+    asked, learn = made._ask_health, made.learner.forward
+    monkeypatch.setattr(made, "_ask_health", lambda: None)
+    monkeypatch.setattr(made.learner, "forward", lambda *given: seen.append(given[3]) or learn(*given))
+    for elapsed in (0.0, 10.0, 50.0):
+        made.elapsed = elapsed
+        made._update()
+    with pytest.raises(TrainingError, match=r"update 1: .* first in batch: joints"):
+        asked()
+    assert seen == [False, False, True, False]
 
 
 def test_a_loss_term_and_a_gradient_are_named_too(data, tmp_path):
@@ -117,7 +132,7 @@ def test_an_update_reads_no_number_out_of_a_tensor(data, tmp_path, monkeypatch, 
     with NoWaiting():
         made._update()
     with pytest.raises(AssertionError, match="a number is read"), NoWaiting():
-        float(made.parameters[0].sum())
+        float(made.optimizer.parameters[0].sum())
 
 
 def _ungated(optimizer: Optimizer):

@@ -178,6 +178,16 @@ def test_an_alarm_is_said_and_logged(tmp_path, capsys):
     assert events.Tags()["tensors"] == ["alarms/text_summary"]
 
 
+def test_what_looks_like_a_colour_in_a_path_is_said(tmp_path, capsys):
+    """The command to go on with lacked it."""
+    reporter = Reporter(tmp_path)
+    reporter.say("go on with:  rssm train --out runs/[red]1")
+    reporter.alarms(3, ["make room at runs/[red]2"])
+    reporter.close()
+    said = capsys.readouterr().out
+    assert "runs/[red]1" in said and "runs/[red]2" in said
+
+
 def test_alarms_reach_the_person(data, tmp_path, capsys, monkeypatch):
     made = Trainer(TINY, CONTRACT, [data], tmp_path / "run")
     monkeypatch.setattr(made.watch, "look", lambda window: [f"drowned in {window['image_camera']:.0f}"])

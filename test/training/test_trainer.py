@@ -263,6 +263,20 @@ def test_a_checkpoint_of_an_old_version_loads(data, tmp_path):
     assert trainer(TINY, data, tmp_path / "next", start_from=tmp_path / "run").chain
 
 
+def test_tensors_of_another_form_are_refused_in_words(data, tmp_path):
+    """Loading for export ended in a traceback."""
+    made = trainer(TINY, data, tmp_path / "run")
+    place = made._save()
+    made.close()
+    model = checkpoint.load_file(place / "model.safetensors")
+    model["actor.mean.bias"] = model["actor.mean.bias"][:-1].clone()
+    checkpoint.save_file(model, place / "model.safetensors")
+    with pytest.raises(TrainingError, match=r"run: the checkpoint's tensors do not fit .*actor\.mean\.bias"):
+        checkpoint.load_checkpoint(tmp_path / "run")
+    with pytest.raises(TrainingError, match="--resume: the checkpoint's tensors do not fit"):
+        trainer(TINY, data, tmp_path / "run", resume=True)
+
+
 def test_one_process_at_a_time_trains_into_a_run(data, tmp_path):
     with (
         checkpoint.alone(tmp_path / "run"),
@@ -453,6 +467,6 @@ def test_a_round_from_weights_that_do_not_fit_is_refused(data, tmp_path, change)
     if change == "fewer targets":
         contract, chosen = ONE_TARGET, TINY
     else:
-        contract, chosen = CONTRACT, replace(TINY, preset="size1m")
+        contract, chosen = CONTRACT, replace(TINY, preset="size1m", conv="strided")
     with pytest.raises(TrainingError, match=r"--start-from .*first.* do not fit"):
         Trainer(chosen, contract, [data], tmp_path / "x", quiet=True, start_from=tmp_path / "first")

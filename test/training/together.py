@@ -9,6 +9,7 @@ import json
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -17,8 +18,10 @@ from torch import Tensor
 
 from rssm_ros.contract import find_contract
 from rssm_ros.training import distributed
+from rssm_ros.training.baseline_trainer import BaselineTrainer
 from rssm_ros.training.distributed import World
 from rssm_ros.training.options import options
+from rssm_ros.training.run import Run
 from rssm_ros.training.trainer import Trainer
 
 MUTATIONS = {
@@ -47,15 +50,17 @@ def job(
     setattr(World, method, broken)
     base = options("debug")
     weights = replace(base.scales, **facts.pop("scales", {}))  # type: ignore[call-overload, arg-type]
+    baseline = str(facts.pop("baseline", ""))
     try:
-        made = Trainer(
+        made: Run = (partial(BaselineTrainer, baseline) if baseline else Trainer)(
             replace(base, threads=1, scales=weights, **facts),  # type: ignore[arg-type]
             find_contract("manipulator"),
             [Path(data)],
             Path(out) / name,
             quiet=True,
         )
-        lively(made)
+        if isinstance(made, Trainer):
+            lively(made)
         kept = train(made, steps, kind)
     finally:
         torch.set_default_dtype(torch.float32)
@@ -78,7 +83,7 @@ def lively(made: Trainer) -> None:
     out.bias[119:136] = 0.0
 
 
-def train(made: Trainer, steps: int, kind: torch.dtype) -> dict[str, Tensor]:
+def train(made: Run, steps: int, kind: torch.dtype) -> dict[str, Tensor]:
     """Named tensors after `steps` updates."""
     batch, step = made.replay.batch, made.optimizer.step
     made.replay.batch = lambda number: {  # type: ignore[method-assign]
@@ -95,8 +100,9 @@ def train(made: Trainer, steps: int, kind: torch.dtype) -> dict[str, Tensor]:
     made.optimizer.step = spied  # type: ignore[method-assign]
     for _ in range(steps):
         made._update()
-    parameters = {f"parameter/{n}": p.detach().contiguous() for n, p in made.learner.trained()}
-    buffers = {f"buffer/{n}": b.contiguous().clone() for n, b in made.learner.returns.named_buffers()}
+    named = zip(made.optimizer.names, made.optimizer.parameters, strict=True)
+    parameters = {f"parameter/{n}": p.detach().contiguous() for n, p in named}
+    buffers = {f"buffer/{n}": b.contiguous().clone() for n, b in made.learner.named_buffers()}
     return kept | parameters | buffers
 
 
