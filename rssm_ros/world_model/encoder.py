@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from rssm_ros.world_model.errors import WorldModelError
-from rssm_ros.world_model.layers import MLP, NormSiLU, initialise, symlog
+from rssm_ros.world_model.layers import MLP, NormSiLU, initialise, symlog, wide
 from rssm_ros.world_model.sizes import Sizes
 
 
@@ -21,7 +21,7 @@ class VectorEncoder(nn.Module):
 
     def forward(self, raw: Tensor) -> Tensor:
         """[..., length] float in the contract's units -> tokens [..., units]."""
-        result: Tensor = self.mlp(symlog(raw.float()))
+        result: Tensor = self.mlp(symlog(raw.to(next(self.parameters()).dtype)))
         return result
 
 
@@ -50,13 +50,14 @@ class ImageEncoder(nn.Module):
     def forward(self, raw: Tensor) -> Tensor:
         """[..., H, W, C] uint8 -> tokens [..., H/16 * W/16 * channels]."""
         x = raw.flatten(0, -4) if raw.dim() > 3 else raw.unsqueeze(0)
-        x = x.permute(0, 3, 1, 2).float() / 255.0 - 0.5  # a channels-last view, no copy of the bytes
+        x = x.permute(0, 3, 1, 2)  # a channels-last view, no copy of the bytes
+        x = x.to(next(self.parameters()).dtype) / 255.0 - 0.5
         for conv, norm in zip(self.convs, self.norms, strict=True):
             x = conv(x)
             if not self.strided:
                 x = F.max_pool2d(x, 2)
             x = norm(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
-        return x.permute(0, 2, 3, 1).flatten(1).float().reshape(*raw.shape[:-3], -1)
+        return wide(x).permute(0, 2, 3, 1).flatten(1).reshape(*raw.shape[:-3], -1)
 
 
 def absent_filled(raw: Tensor, present: Tensor) -> Tensor:

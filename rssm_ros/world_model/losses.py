@@ -47,7 +47,7 @@ def vector_loss(prediction: Tensor, raw: Tensor) -> Tensor:
 
 def continue_loss(logit: Tensor, target: Tensor) -> Tensor:
     """Binary cross-entropy with a soft target: [...] x 2 -> [...]."""
-    return F.binary_cross_entropy_with_logits(logit, target, reduction="none")
+    return F.binary_cross_entropy_with_logits(logit, target.to(logit.dtype), reduction="none")
 
 
 def target_loss(
