@@ -10,6 +10,7 @@ from rssm_ros.messages.images import fill_image, read_image
 from rssm_ros.messages.vectors import read_fields, read_joints, write_field
 
 Array = npt.NDArray[Any]
+ODOM = "odom"  # where odometry begins: its world-fixed frame (REP 105)
 
 
 class Spec(Protocol):
@@ -54,3 +55,14 @@ def fill_observation(message: Any, spec: Spec, value: npt.ArrayLike) -> None:
     else:
         for path, number in zip(spec.fields, array, strict=True):
             write_field(message, path, float(number))
+
+
+def set_frames(message: Any, frame: str) -> None:
+    """Names the robot's frame in a stamped message, in place. An Odometry's is that of its twist, the child;
+    its pose, of which only the orientation is made valid here, belongs to `odom`.
+    """
+    if hasattr(message, "child_frame_id"):
+        message.header.frame_id, message.child_frame_id = ODOM, frame
+        message.pose.pose.orientation.w = 1.0
+    else:
+        message.header.frame_id = frame

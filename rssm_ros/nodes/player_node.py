@@ -173,7 +173,7 @@ class PlayerNode(ManagedNode):
     def _play_observation(self, item: Observation, spec: ObservationSpec) -> None:
         message = message_type(spec.type)()
         messages.set_stamp(message.header.stamp, item.stamp_ns)
-        message.header.frame_id = self.contract.frame
+        messages.set_frames(message, self.contract.frame)
         if spec.kind == "image" and hasattr(message, "format"):
             _fill_compressed(message, item.value)
         elif spec.kind == "image":

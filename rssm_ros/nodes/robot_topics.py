@@ -64,7 +64,7 @@ class RobotTopics:
                 due = [(stamp_ns, observation[spec.name], self._contract.frame)]
             for stamp, value, frame in due:
                 message = self._stamped(spec.topic, stamp)
-                message.header.frame_id = frame
+                messages.set_frames(message, frame)
                 messages.fill_observation(message, spec, value)
                 sent_ns = time.monotonic_ns()
                 self._send(spec.topic, message)

@@ -23,6 +23,7 @@ from rssm_ros.nodes.panel import WIDTH
 from rssm_ros.nodes.review_files import find_reviews
 from rssm_ros.online.grid import SECOND
 from rssm_ros.recordings import open_bag
+from test.disks import fill, small_disk
 
 pytestmark = [pytest.mark.ros, pytest.mark.filterwarnings("ignore:module .sre_:DeprecationWarning")]
 CONTRACT = find_contract("manipulator")
@@ -130,17 +131,22 @@ def robot() -> Iterator[Robot]:
     made.close()
 
 
-def test_a_review_becomes_a_bag_that_replays(tmp_path: Path, checkout: Path, robot: Robot) -> None:
-    settings = {"out": tmp_path / "reviews", "before": 1.0, "after": 0.5, "pause": 1.0}
-    words = {"autostart": "true", "use_sim_time": "true", "trace": tmp_path, **settings}
+def started(folder: Path, log: Path) -> "subprocess.Popen[bytes]":
+    """The monitor; its snapshots, its trace and its ROS log in a folder."""
+    settings = {"out": folder / "reviews", "before": 1.0, "after": 0.5, "pause": 1.0}
+    words = {"autostart": "true", "use_sim_time": "true", "trace": folder, **settings}
     given = [item for name, value in words.items() for item in ("-p", f"{name}:={value}")]
-    log = tmp_path / "log.txt"
-    process = subprocess.Popen(
+    return subprocess.Popen(
         [sys.executable, "-m", "rssm_ros.nodes.monitor_node", "--ros-args", *given],
         stdout=log.open("wb"),
         stderr=subprocess.STDOUT,
-        env=os.environ,
+        env={**os.environ, "ROS_LOG_DIR": str(folder / "log")},
     )
+
+
+def test_a_review_becomes_a_bag_that_replays(tmp_path: Path, checkout: Path, robot: Robot) -> None:
+    log = tmp_path / "log.txt"
+    process = started(tmp_path, log)
     try:
         robot.until(robot.heard)
         robot.run(30)
@@ -174,3 +180,29 @@ def test_a_review_becomes_a_bag_that_replays(tmp_path: Path, checkout: Path, rob
     assert second.review.cause == "hand" and list(second.review.short) == ["ended early: the monitor ended"]
     counters = (tmp_path / "monitor_node.counters.json").read_text()
     assert '"reviews": 1' in counters and '"snapshots": 2' in counters
+
+
+def test_a_really_full_disk_costs_the_snapshots_and_nothing_else(tmp_path: Path, robot: Robot) -> None:
+    disk, log = tmp_path / "disk", tmp_path / "log.txt"
+    disk.mkdir()
+    try:
+        with small_disk(disk, 1000):
+            process = started(disk, log)
+            try:
+                robot.until(robot.heard)
+                fill(disk)
+                robot.run(5)
+                robot.run(12, 20.0)
+                robot.until(lambda: "no snapshot" in log.read_text())
+                robot.until(lambda: robot.ask().success)  # the watch goes on
+                process.send_signal(signal.SIGTERM)
+                assert process.wait(20) == 0, log.read_text()
+            finally:
+                if process.poll() is None:
+                    process.kill()
+            assert find_reviews(disk) == [] and list((disk / "reviews").iterdir()) == []
+    except PermissionError:
+        pytest.skip("nobody but root may make a disk")
+    text = log.read_text()
+    assert text.count("[ERROR]") == 2 and "Traceback" not in text, text  # the snapshot, and what was counted
+    assert "reviews: cannot be written (No space left on device)" in text, text

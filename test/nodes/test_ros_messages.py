@@ -10,8 +10,9 @@ pytest.importorskip("rclpy")
 
 from builtin_interfaces.msg import Time
 from geometry_msgs.msg import Pose, PoseArray, PoseWithCovarianceStamped
+from nav_msgs.msg import Odometry
 from rclpy.serialization import deserialize_message, serialize_message
-from sensor_msgs.msg import Image, PointCloud2, PointField
+from sensor_msgs.msg import Image, JointState, PointCloud2, PointField
 
 from rssm_ros import messages
 from rssm_ros.contract import find_contract
@@ -118,6 +119,18 @@ def test_targets_become_poses() -> None:
     poses = PoseArray()
     messages.fill_pose_array(poses, Pose, fields, decoded.mean)
     assert [p.position.y for p in through_the_wire(poses).poses] == decoded.mean[:, 1].tolist()
+
+
+def test_odometry_is_of_the_robot_in_the_frame_where_it_began() -> None:
+    """nav_msgs/Odometry: the pose in header.frame_id, the twist in child_frame_id; REP 105 names them."""
+    odometry = Odometry()
+    messages.set_frames(odometry, "base_link")
+    got = through_the_wire(odometry)
+    assert (got.header.frame_id, got.child_frame_id) == ("odom", "base_link")
+    assert got.pose.pose.orientation.w == 1.0
+    joints = JointState()
+    messages.set_frames(joints, "base_link")
+    assert joints.header.frame_id == "base_link"
 
 
 def test_filling_passes_the_field_checks() -> None:
