@@ -33,7 +33,7 @@ test: $(VENV)/.installed-dev ## linters and the test suite (installs everything 
 	@echo "== pytest, $(JOBS) at a time"; $(BIN)/python -m pytest -m "not ros and not large" -n $(JOBS) $(PYTEST_ARGS) || [ $$? -eq 5 ]
 	@echo "== pytest, live nodes, one graph at a time"; $(BIN)/python -m pytest -m ros $(PYTEST_ARGS) || [ $$? -eq 5 ]
 
-test-large: $(VENV)/.installed-dev ## 200 updates of the largest presets (16 GB of memory, an hour)
+test-large: $(VENV)/.installed-dev ## 200 updates of each of the largest presets (10 GB of memory; two hours)
 	@$(BIN)/python -m pytest -m large -s $(PYTEST_ARGS)
 
 lint: $(VENV)/.installed-dev ## ruff, mypy, import-linter

@@ -20,7 +20,7 @@ CONTRACT = find_contract("dot")
 SIGNALS = Signals.from_contract(CONTRACT)
 UPDATES, ENDS = 200, 20
 CASES = ["debug", "dot", "manipulator", "planet", "dreamer_v1", "dreamer_v2", "size1m", "size12m"]
-# The same code with other numbers, for a machine with time: the largest takes 16 GB and most of an hour.
+# The same code with other numbers, for a machine with time: the largest takes 10 GB and 34 minutes of a core.
 LARGE = ["size25m", "size50m", "size100m", "size200m", "size400m"]
 
 
