@@ -39,6 +39,14 @@ TEXTS = {
 }
 
 
+# Transitions that lead back. A fault of ours, an exception in one, leads through `errorprocessing`.
+_REFUSALS = (
+    ("configuring", "unconfigured"),
+    ("activating", "inactive"),
+    ("errorprocessing", "unconfigured"),
+)
+
+
 def launch_actions(graph: Callable[[Options], Sequence[NodeDescription]], kind: type[Options]) -> list[Any]:
     """One launch argument per field of the options, then the nodes, activated in the graph's order."""
     declared: list[Any] = [
@@ -80,7 +88,9 @@ def node_actions(nodes: Sequence[NodeDescription]) -> list[Any]:
             handlers.append(OnProcessStart(target_action=action, on_start=[configure]))
         else:
             handlers.append(
-                OnStateTransition(target_lifecycle_node=before, goal_state="active", entities=[configure])
+                OnStateTransition(
+                    target_lifecycle_node=before, goal_state="active", entities=[configure], handle_once=True
+                )
             )
         handlers.append(
             OnStateTransition(
@@ -88,13 +98,14 @@ def node_actions(nodes: Sequence[NodeDescription]) -> list[Any]:
                 start_state="configuring",
                 goal_state="inactive",
                 entities=[_transition(action, "TRANSITION_ACTIVATE")],
+                handle_once=True,  # later ones are made by hand, and mean what they say
             )
         )
         if not node.essential:
             continue
         before = action
         refused = EmitEvent(event=Shutdown(reason=f"{node.name} refused: see its error above"))
-        for begun, back in (("configuring", "unconfigured"), ("activating", "inactive")):
+        for begun, back in _REFUSALS:
             handlers.append(
                 OnStateTransition(
                     target_lifecycle_node=action, start_state=begun, goal_state=back, entities=[refused]

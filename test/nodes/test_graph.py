@@ -147,7 +147,11 @@ def test_a_node_that_refuses_to_begin_ends_the_launch(checkout: Path, launch: di
     assert ends == {
         (begun, back, f"{node.name} refused: see its error above")
         for node in replay_graph(ReplayOptions())
-        for begun, back in (("configuring", "unconfigured"), ("activating", "inactive"))
+        for begun, back in (
+            ("configuring", "unconfigured"),
+            ("activating", "inactive"),
+            ("errorprocessing", "unconfigured"),  # a fault of ours, which rclpy makes a state of its own
+        )
     }
 
 
@@ -200,7 +204,7 @@ def test_the_monitor_is_there_when_it_is_wanted_and_nobody_waits_for_it(
         and isinstance(h.named["entities"][0], launch["EmitEvent"])
         and isinstance(h.named["entities"][0].named["event"], launch["Shutdown"])
     ]
-    assert started[3] not in refusals and len(refusals) == 8
+    assert started[3] not in refusals and len(refusals) == 12
 
 
 def test_arguments_keep_their_types() -> None:
