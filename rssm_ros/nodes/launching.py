@@ -1,5 +1,6 @@
 """The node graph as launch actions, for machines that have `ros2 launch`."""
 
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import fields
 from pathlib import Path
@@ -15,6 +16,7 @@ from launch_ros.event_handlers import OnStateTransition
 from launch_ros.events.lifecycle import ChangeState
 
 from rssm_ros.nodes.graph import GraphOptions, NodeDescription, ReplayOptions
+from rssm_ros.nodes.processes import PARENT
 
 Options = TypeVar("Options", GraphOptions, ReplayOptions)
 TEXTS = {
@@ -125,7 +127,7 @@ def lifecycle_node(node: NodeDescription) -> Any:
         namespace="",
         parameters=[*(str(Path(file)) for file in node.parameter_files), dict(node.parameters)],
         remappings=list(node.remappings),
-        additional_env=dict(node.environment),
+        additional_env={**node.environment, PARENT: str(os.getpid())},  # which SIGTERM ends at once
         output="screen",
     )
 

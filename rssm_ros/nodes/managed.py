@@ -26,6 +26,7 @@ from rssm_ros.nodes.processes import PARENT
 
 IDLE = 0.1  # s between looks at the signals when nothing happens
 USAGE = 2  # exit code: this node cannot be configured here
+_STARTER = os.getppid()
 
 
 class ManagedNode(LifecycleNode):
@@ -178,9 +179,20 @@ class ManagedNode(LifecycleNode):
 
 
 def orphaned() -> bool:
-    """Whether the process that started this node (and said so) is gone: a robot must not go on unwatched."""
+    """Whether the process that started this node (and said so) is gone: a robot must not go on unwatched.
+
+    Between the two another may stand, a debugger that `launch-prefix` names, say.
+    """
     parent = os.environ.get(PARENT)
-    return parent is not None and os.getppid() != int(parent)
+    if parent is None:
+        return False
+    try:
+        os.kill(int(parent), 0)
+    except ProcessLookupError:
+        return True
+    except PermissionError:
+        pass
+    return os.getppid() not in (int(parent), _STARTER)
 
 
 def _is_refusal(error: Exception) -> bool:

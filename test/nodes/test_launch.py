@@ -8,6 +8,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -97,14 +98,60 @@ def test_a_node_that_refuses_ends_the_launch_with_its_reason(tmp_path: Path) -> 
     assert text.count("process has finished cleanly") == 3, text
 
 
-@pytest.mark.parametrize(("file", "nodes"), [("manipulator.launch.py", 4), ("filter.launch.py", 3)])
+def nodes_of(process: "subprocess.Popen[bytes]") -> list[int]:
+    """Process ids of what a launch has started, in its order."""
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    return [int(pid) for pid in children]
+
+
+def test_a_launch_that_is_killed_takes_its_nodes_along(tmp_path: Path) -> None:
+    """SIGTERM ends `ros2 launch` at once, and by itself leaves every node where it is."""
+    log = tmp_path / "log.txt"
+    process = launched("filter.launch.py", log, trace=tmp_path)
+    try:
+        until(lambda: (tmp_path / "filter.trace").is_file(), process, log)
+        nodes = nodes_of(process)
+        process.send_signal(signal.SIGTERM)
+        process.wait(30)
+        deadline = time.monotonic() + 20
+        while any(Path(f"/proc/{pid}").exists() for pid in nodes):
+            assert len(nodes) == 3 and time.monotonic() < deadline, log.read_text()
+            time.sleep(0.1)
+    finally:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+
+
+def test_a_launch_goes_on_without_its_monitor(tmp_path: Path) -> None:
+    """It keeps its snapshots where nothing can be kept, and refuses; later another one is killed."""
+    log, options = tmp_path / "log.txt", {"monitor": "true", "lockstep": "true", "trace": tmp_path}
+    (tmp_path / "file").write_text("no folder")
+    for place in (tmp_path / "file" / "reviews", tmp_path / "reviews"):
+        process = launched("manipulator.launch.py", log, reviews=place, **options)
+        try:
+            if place.parent == tmp_path:
+                until(place.is_dir, process, log)
+                os.kill(nodes_of(process)[3], signal.SIGKILL)
+            else:
+                until(lambda: "choose another folder" in log.read_text(), process, log)
+            until(lambda: trace_grows(tmp_path / "gate.trace"), process, log)
+            os.killpg(process.pid, signal.SIGINT)
+            assert process.wait(30) == 0, log.read_text()
+        finally:
+            if process.poll() is None:
+                os.killpg(process.pid, signal.SIGKILL)
+        assert "Traceback" not in log.read_text()
+        (tmp_path / "gate.trace").unlink()
+
+
+@pytest.mark.parametrize(("file", "nodes"), [("manipulator.launch.py", 5), ("filter.launch.py", 4)])
 def test_a_graph_comes_to_life_and_ends_with_ctrl_c(tmp_path: Path, file: str, nodes: int) -> None:
     log = tmp_path / "log.txt"
-    process = launched(file, log, trace=tmp_path)
+    process = launched(file, log, trace=tmp_path, monitor="true", reviews=tmp_path / "reviews")
     try:
         # The filter is configured when the nodes before it are active.
         until(lambda: (tmp_path / "filter.trace").is_file(), process, log)
-        if nodes == 4:  # the loop is closed: the filter believes what the sim shows, and the gate answers
+        if nodes == 5:  # the loop is closed: the filter believes what the sim shows, and the gate answers
             until(lambda: all(trace_grows(tmp_path / f"{n}.trace") for n in ("filter", "gate")), process, log)
         os.killpg(process.pid, signal.SIGINT)  # as a terminal does it: to all
         assert process.wait(30) == 0, log.read_text()

@@ -1,6 +1,8 @@
 """A node's managed life, without processes."""
 
 import ast
+import os
+import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -153,6 +155,21 @@ def test_a_full_disk_does_not_keep_a_node_from_its_end(ros: Any, tmp_path: Path)
     with largest_file(0):
         assert node.trigger_deactivate() == TransitionCallbackReturn.SUCCESS
     node.destroy_node()
+
+
+def test_whoever_started_a_node_and_is_gone_ends_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    from rssm_ros.nodes import managed
+
+    monkeypatch.delenv(managed.PARENT, raising=False)
+    assert not managed.orphaned()
+    with subprocess.Popen(["true"]) as gone:
+        gone.wait()
+    for pid, expected in ((os.getppid(), False), (os.getpid(), False), (gone.pid, True)):
+        monkeypatch.setenv(managed.PARENT, str(pid))  # the second: a debugger stands between the two
+        assert managed.orphaned() == expected
+    monkeypatch.setenv(managed.PARENT, str(os.getpid()))
+    monkeypatch.setattr(managed, "_STARTER", gone.pid)
+    assert managed.orphaned()
 
 
 def test_a_parameter_that_would_change_nothing_is_refused(ros: Any) -> None:
