@@ -50,7 +50,8 @@ class BaselineTrainer(Run):
 
     def _facts(self) -> dict[str, Any]:
         parameters = sum(p.numel() for p in self.learner.network.parameters())
-        return {checkpoint.BASELINE: self.kind, "parameters": parameters}
+        names = [Path(path).resolve().name for path in self.data]  # a scorecard shows them to anybody
+        return {checkpoint.BASELINE: self.kind, "parameters": parameters, "data": names}
 
     @property
     def _next(self) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
@@ -187,7 +188,7 @@ class Run(ABC):
             if name.startswith(STREAM)
         }
         self.step, self.elapsed = int(saved.state["step"]), float(saved.state["elapsed_s"])
-        self.processor = float(saved.state.get("processor_s", 0.0))
+        self.processor = float(saved.state.get("processor_s", math.nan))  # old versions did not count it
 
     # The loop ---------------------------------------------------------------------------------------------
 
@@ -351,7 +352,6 @@ class Run(ABC):
             return self.out
         facts: dict[str, Any] = {
             "name": self.out.resolve().name,
-            **self._facts(),
             "commit": commit(),
             "hardware": hardware(self.device),
             "processes": self.world.size,
@@ -367,6 +367,7 @@ class Run(ABC):
             "hashes": self.hashes,
             "ticks": self.replay.total,
             "versions": {"torch": str(torch.__version__)},
+            **self._facts(),
         }
         return checkpoint.save(self.out, self.step, self.learner.state_dict(), tensors, facts)
 

@@ -155,6 +155,7 @@ def test_a_run_that_goes_on_equals_the_uninterrupted_one(kind, data, tmp_path):
         assert left.keys() == right.keys() and all(torch.equal(left[name], right[name]) for name in left)
     network, state = load_baseline(cut)
     assert state["step"] == 12 and state["processor_s"] > 0 and network.kind == kind
+    assert state["data"] == [data.name] and state["processes"] == 1
     assert state["parameters"] == sum(p.numel() for p in network.parameters())
     offset, scale, _ = BaselineTrainer(
         kind, SHORT, CONTRACT, [data], tmp_path / "other", quiet=True
