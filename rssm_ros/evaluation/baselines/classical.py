@@ -214,10 +214,14 @@ def candidates(told: Told, noises: Sequence[float] = EXACT) -> KalmanSettings:
 
 def faded(path: Floats, told: Told, guess: Floats, fade: float) -> Floats:
     """Positions [..., T, d] that go over to the constant guess [T, d] the longer nothing was seen."""
+    return np.asarray(guess + np.exp(-_unseen(told) * told.dt / fade) * (path - guess))
+
+
+def _unseen(told: Told) -> Floats:
+    """[T, 1] ticks since it was last seen; 0 before."""
     ticks = np.arange(len(told.place), dtype=float)[:, None]
-    unseen = ticks - forward_fill(ticks, told.known(), told.episode)  # [T, 1]
-    share = np.exp(-np.where(np.isfinite(unseen), unseen, 0.0) * told.dt / fade)
-    return np.asarray(guess + share * (path - guess))
+    found = ticks - forward_fill(ticks, told.known(), told.episode)
+    return np.where(np.isfinite(found), found, 0.0)
 
 
 def tuned(told: Told, hidden: Bools, guess: Floats | None = None) -> KalmanSettings:
@@ -227,17 +231,20 @@ def tuned(told: Told, hidden: Bools, guess: Floats | None = None) -> KalmanSetti
     """
     part = _part(told)
     few, judged = told.only(part), hidden[part] if hidden[part].any() else np.ones(int(part.sum()), bool)
-    settings, best = candidates(few), (math.inf, candidates(few).only(0))
+    settings = candidates(few)
     paths = kalman(few, settings)
+    rest = few.place if guess is None else guess[part]
+    judged = judged & np.isfinite(paths).all((0, 2)) & np.isfinite(few.place + rest).all(1)
+    if not judged.any():
+        return settings.only(0)
+    unseen, rest = _unseen(few)[judged] * few.dt, rest[judged]
+    off, away = rest - few.place[judged], paths[:, judged] - rest
+    best = (math.inf, settings.only(0))
     for fade in FADES if guess is not None else FADES[-1:]:
-        found = paths if guess is None else faded(paths, few, guess[part], fade)
-        square = np.square(found - few.place).sum(-1)[:, judged]
-        square = square[:, np.isfinite(square).all(0)]
-        if square.size:
-            error = square.mean(1)
-            at = int(error.argmin())
-            if error[at] < best[0]:
-                best = (float(error[at]), replace(settings.only(at), fade=fade))
+        error = np.square(off + np.exp(-unseen / fade) * away).sum(-1).mean(1)
+        at = int(error.argmin())
+        if error[at] < best[0]:
+            best = (float(error[at]), replace(settings.only(at), fade=fade))
     return best[1]
 
 

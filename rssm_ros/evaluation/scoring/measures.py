@@ -4,7 +4,6 @@ NaN says that something is not known, and such a tick counts nowhere. Every figu
 [T] names what a tick belongs to, and intervals come from resampling those; of a single one there is none.
 """
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -13,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from rssm_ros.contract import HIDDEN, VISIBLE
-from rssm_ros.evaluation.statistics import Estimate, estimate, ratio, root_ratio
+from rssm_ros.evaluation.statistics import DRAWS, Estimate, estimate, ratio, root_ratio
 
 Array = npt.NDArray[Any]
 Floats = npt.NDArray[np.float64]
@@ -237,17 +236,27 @@ def correlation_by_group(square: Floats, y: Floats, group: Integers, blocks: Int
 
     parts = [table(part) for part in (np.ones_like(centred), square[good], centred, centred**2)]
 
-    def pearson(*sums: Floats) -> float:
-        n, squares, b, bb = (part.sum(-1) for part in sums)  # [groups]
-        n, squares, b, bb = (part[squares > 0] for part in (n, squares, b, bb))
-        x = np.log(squares / n) / 2
-        if not len(x) or np.ptp(x) < EQUAL:
-            return math.nan
-        x -= n @ x / n.sum()
-        with np.errstate(divide="ignore", invalid="ignore"):
-            return float(x @ b / np.sqrt((n @ x**2) * (bb.sum() - b.sum() ** 2 / n.sum())))
+    def pearson(n: Floats, squares: Floats, b: Floats, bb: Floats) -> Floats:  # [groups, ...] each -> [...]
+        told = squares > 0
+        n, b, bb = (np.where(told, part, 0.0) for part in (n, b, bb))
+        x = np.log(np.where(told, squares, 1.0) / np.maximum(n, 1)) / 2
+        apart = np.where(told, x, -np.inf).max(0) - np.where(told, x, np.inf).min(0)
+        ticks = n.sum(0)
+        x = x - (n * x).sum(0) / ticks
+        spread = (n * x**2).sum(0) * (bb.sum(0) - b.sum(0) ** 2 / ticks)
+        return np.where(apart > EQUAL, (x * b).sum(0) / np.sqrt(spread), np.nan)
 
-    return _resampled(pearson, count, *parts)
+    held = np.flatnonzero(parts[0].sum(0))
+    whole = [part[:, held] for part in parts]
+    with np.errstate(divide="ignore", invalid="ignore"):
+        value = float(pearson(*(part.sum(-1) for part in whole)))
+        drawn = np.random.default_rng(0).integers(len(held), size=(DRAWS, len(held)))
+        times = np.stack([np.bincount(row, minlength=len(held)) for row in drawn], 1)  # [held, DRAWS]
+        found = pearson(*(part @ times for part in whole))
+    found = found[np.isfinite(found)]
+    if len(held) < 2 or not len(found):
+        return Estimate(value, np.nan, np.nan)
+    return Estimate(value, *(float(end) for end in np.percentile(found, [2.5, 97.5])))
 
 
 def after_reappearance(square: Floats, runs: Runs, blocks: Integers, visible: Bools) -> dict[str, Estimate]:
@@ -311,10 +320,8 @@ def _resampled(statistic: Any, count: int, *arrays: Floats, draws: int = 500) ->
     if count < 2:
         return Estimate(statistic(*arrays), np.nan, np.nan)
     chosen = rng.integers(count, size=(draws, count))
-    drawn = np.array([statistic(*(array[..., rows] for array in arrays)) for rows in chosen])
-    known = drawn[np.isfinite(drawn)]
-    low, high = np.percentile(known, [2.5, 97.5]).tolist() if len(known) else (np.nan, np.nan)
-    return Estimate(statistic(*arrays), low, high)
+    values = [statistic(*(array[..., rows] for array in arrays)) for rows in chosen]
+    return Estimate(statistic(*arrays), *(float(v) for v in np.percentile(values, [2.5, 97.5])))
 
 
 def _median(values: Array, blocks: Integers) -> Estimate:
