@@ -42,7 +42,10 @@ class Perception(nn.Module):
         self.out = Linear(units, 2 * length, 0.1)
 
     def loss(self, tokens: Tensor, goal: Tensor) -> Tensor:
-        """tokens [..., E], normalised label [..., d] -> [...]; as `losses.target_loss` with beta 0.5."""
+        """tokens [..., E], normalised label [..., d] -> [...].
+
+        Its gradient is that of `losses.target_loss` with beta 0.5.
+        """
         mean, raw = wide(self.out(self.mlp(tokens))).chunk(2, -1)
         std = F.softplus(raw) + MINIMUM_STD
         log_normal = -0.5 * ((goal - mean) / std).square() - torch.log(std)
