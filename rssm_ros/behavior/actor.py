@@ -45,8 +45,8 @@ def entropy(std: Tensor) -> Tensor:
 def imitation_loss(mean: Tensor, std: Tensor, expert: Tensor) -> Tensor:
     """Squared error of the mean in units of twice the smallest std, plus the likelihood of std alone.
 
-    [..., A] x 3 -> [...]. The plain likelihood would explain a mean that is still wrong by a wide std and then
-    stop correcting it.
+    [..., A] x 3 -> [...]. The plain likelihood would explain a mean that is still wrong by a wide std and
+    then stop correcting it.
     """
     error = mean - expert
     fit = 0.5 * (error / (2.0 * LOW_STD)).square()
