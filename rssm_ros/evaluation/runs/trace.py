@@ -14,6 +14,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from rssm_ros.files import write_whole
+
 Records = npt.NDArray[np.void]
 
 
@@ -81,9 +83,9 @@ def read_last(path: Path) -> np.void:
 
 
 def write_counters(folder: Path, node: str, counters: Mapping[str, int]) -> None:
-    """What a node has counted in its whole life, beside its trace."""
+    """What a node has counted in its whole life, beside its trace: whole, or not at all. Raises OSError."""
     text = json.dumps({name: int(count) for name, count in sorted(counters.items())})
-    (folder / f"{node}.counters.json").write_text(text + "\n")
+    write_whole(folder / f"{node}.counters.json", text + "\n")
 
 
 def read_counters(folder: Path) -> dict[str, dict[str, int]]:

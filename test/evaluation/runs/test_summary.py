@@ -12,6 +12,7 @@ from rssm_ros.evaluation.runs.trace import (
     TraceWriter,
     belief_dtype,
     gate_dtype,
+    read_counters,
     read_last,
     read_trace,
     simulation_dtype,
@@ -266,6 +267,13 @@ def test_a_full_disk_ends_a_trace_in_a_line(
     assert told.count("\n") == 1 and told.startswith(f"{path}: cannot be written (")
     stamps = read_trace(path)["stamp_ns"].tolist() if room > 100 else []
     assert stamps == list(range(len(stamps))) and bool(stamps) == (room > 100)
+
+
+def test_counters_for_which_there_is_no_room_leave_the_others_readable(tmp_path: Path) -> None:
+    write_counters(tmp_path, "sim_node", {"accepted": 3})
+    with largest_file(4), pytest.raises(OSError):
+        write_counters(tmp_path, "filter_node", {"accepted": 4})
+    assert read_counters(tmp_path) == {"sim_node": {"accepted": 3}}
 
 
 @pytest.mark.parametrize("content", [b"", b"no trace\n", b"[1]\n"])
