@@ -79,7 +79,8 @@ def _raw(message: Any) -> Pixels:
     pixels = np.lib.stride_tricks.as_strided(data, (height, width, size), strides, writeable=False)
     if size == 1:
         return np.ascontiguousarray(pixels)
-    return np.ascontiguousarray(pixels[:, :, list(order)])
+    # A slice, not the list of channels: so rgb8 is copied row by row, not number by number.
+    return pixels[:, :, slice(3) if order == (0, 1, 2) else slice(2, None, -1)].copy()
 
 
 def _decompress(message: Any) -> Pixels:
