@@ -1,42 +1,38 @@
-"""The Bayes filter: predict with what was applied, correct with what was seen, whatever order it arrived in.
+"""The Bayes filter over messages, whatever order they arrive in.
 
-    prior      p(z_k | h_k),        h_k = f(h_{k-1}, z_{k-1}, action over [k-1, k))
-    posterior  q(z_k | h_k, e_k),   e_k = whichever modalities were seen at tick k; none: the prior, exactly
-
-belief_k is a pure function of (the set of accepted messages, the seed, k). Late data are put where they
-belong and the ticks after them are computed again, from cached tokens, by the same calls: bitwise the same
-as if nothing had been late. Nothing missing is ever filled in.
+`Recursion` says what belief_k is: a pure function of (the set of accepted messages, the seed, k). Here is
+which messages are accepted, when a tick is computed, and what is kept. Late data are put where they belong
+and the ticks after them are computed again, from cached tokens, by the same calls: bitwise the same as if
+nothing had been late.
 """
 
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from rssm_ros.contract import Contract
-from rssm_ros.online import noise
-from rssm_ros.online.belief import Belief, Floats
+from rssm_ros.online.belief import Belief
 from rssm_ros.online.errors import FilterError
-from rssm_ros.online.frozen import AFTER, FrozenPictures, Watch
+from rssm_ros.online.frozen import AFTER
 from rssm_ros.online.grid import SECOND, stamp_of, tick_from, tick_of
-from rssm_ros.online.limits import Limits
-from rssm_ros.online.memory import Memory, Snapshot, pack, unpack
-from rssm_ros.online.mode import at_mode
+from rssm_ros.online.memory import Snapshot, pack, unpack
 from rssm_ros.online.preprocess import prepare
-from rssm_ros.online.report import belief_ahead, belief_of
-from rssm_ros.online.ring import DUPLICATE, AppliedLog, ObservationRing, Seen
-from rssm_ros.online.steps import Array, State, Step, Steps, initial_state
+from rssm_ros.online.recursion import Recursion
+from rssm_ros.online.report import belief_of
+from rssm_ros.online.ring import DUPLICATE
+from rssm_ros.online.steps import Array, Steps
 
 FUTURE_NS = SECOND // 10  # how far ahead of `now` a stamp may lie
 # Messages kept before the first `advance`: nobody knows the time yet.
 WAITING, WAITING_LIMIT = "waiting", 1000
 
 
-class Filter:
+class Filter(Recursion):
     """N particles over a contract's observations and applied actions. Stamps and `now` are ns of ROS time.
 
     `observe` and `applied` put messages in, `advance(now)` computes what is due and returns it. Data never
@@ -44,9 +40,6 @@ class Filter:
     returned. Besides: `late` (accepted after its tick was computed), `replayed` (ticks computed again),
     `skipped` (ticks so old and so lost that nobody needs them), `safe_assumed` (ticks before any command),
     `repeated` and `frozen` (ticks of a camera that shows the picture before, or hangs: `FrozenPictures`).
-
-    deterministic: one particle, its latent the mode instead of a draw; no spread, so no covariance (NaN).
-    frozen_after: as `FrozenPictures` has it.
     """
 
     def __init__(
@@ -58,21 +51,13 @@ class Filter:
         deterministic: bool = False,
         frozen_after: int = AFTER,
     ) -> None:
-        if particles < 1:
-            raise FilterError(f"particles is {particles}; at least 1 is needed")
-        if deterministic and particles > 1:
-            raise FilterError(f"particles is {particles}; a deterministic filter has 1, more would be copies")
-        self.session, self.contract, self.particles, self.seed = session, contract, particles, seed
-        self.deterministic, self.frozen_after = deterministic, frozen_after
+        super().__init__(session, contract, particles, seed, deterministic, frozen_after)
         self.counters: Counter[str] = Counter()
         self.epoch = 0
         self.on_final: Callable[[Belief], None] | None = None  # gets each belief as it leaves the window
-        self.limits = Limits(contract)
-        self._cameras = FrozenPictures(contract, frozen_after)
         self._specs = {spec.name: spec for spec in contract.observations}
         self._triggers = {spec.name for spec in contract.observations if spec.trigger}
         self._wait_ns, self._history = contract.patience_ns, contract.window_ticks
-        self._initial = initial_state(session.latent, particles)
         self._clear()
 
     @property
@@ -86,8 +71,7 @@ class Filter:
         return 2 * self._history + ahead + self.contract.max_gap_ticks
 
     def _clear(self) -> None:
-        safe = self.limits.safe(None, np.zeros(self.contract.action_dim))
-        self._memory = Memory(ObservationRing(self.contract.rate), AppliedLog(safe))
+        self._memory = self._nothing()
         self._early: list[Callable[[], str]] = []
         self._final = -1  # the last tick that was frozen
         self.frozen_cameras: frozenset[str] = frozenset()  # by what `advance` returned last
@@ -169,11 +153,6 @@ class Filter:
         if verdict != DUPLICATE:
             self._revise("episode", tick_of(stamp_ns, self.contract.rate))
         return self._count("episode", verdict)
-
-    def _begins(self, after: int, until: int) -> bool:
-        """Whether an episode begins at one of the ticks after + 1 to until."""
-        ticks = (tick_of(stamp, self.contract.rate) for stamp in self._memory.applied.restarts)
-        return any(after < tick <= until for tick in ticks)
 
     def _outside_window(self, stamp_ns: int) -> str:
         """Why a stamp is not accepted now, or nothing."""
@@ -284,63 +263,6 @@ class Filter:
         observed = memory.observations.first_from(tick)
         return frozen if observed is None else min(observed, frozen)
 
-    def _is_first(self, tick: int, seen: Mapping[str, int]) -> bool:
-        """Whether nothing was seen in the `max_gap` before a tick: it starts from nowhere."""
-        return all(tick - last > self.contract.max_gap_ticks for last in seen.values())
-
-    def _tick(self, tick: int, before: Snapshot | None) -> Snapshot:
-        """belief_k = step(belief_{k-1}, action over [k-1, k), whatever was seen at k)."""
-        heard = self._memory.observations.at(tick)
-        goes_on = before if before and not self._begins(before.tick, tick) else None
-        seen, watch = (dict(goes_on.seen), goes_on.watch) if goes_on else ({}, Watch())
-        watch = self._cameras.look(watch, tick, heard)
-        observations = {name: item for name, item in heard.items() if name not in watch.frozen}
-        first = self._is_first(tick, seen)
-        state = self._initial if first or before is None else before.step.state
-        action, known = self._action_into(tick)
-        tokens = {name: self._tokens(name, item) for name, item in observations.items()}
-        step = self._step(state, action, tokens, first, tick)
-        seen |= dict.fromkeys(observations, tick)
-        return Snapshot(tick, step, seen, frozenset(observations), first, not (known or first), watch)
-
-    def _step(
-        self, state: State, action: Floats, tokens: Mapping[str, Floats], first: bool, tick: int
-    ) -> Step:
-        """Predict, and correct where anything was seen."""
-
-        def with_noise(value: Floats) -> Step:
-            if tokens:
-                return self.session.step(state, action, tokens, first, value)
-            return self.session.predict(state, action, first, value)
-
-        drawn = with_noise(self._uniforms(tick))
-        return at_mode(self.session.latent, drawn, with_noise) if self.deterministic else drawn
-
-    def _action_into(self, tick: int) -> tuple[Floats, bool]:
-        """The normalised action over [tick - 1, tick), [A], and whether it was really applied."""
-        si, known = self._memory.applied.at(stamp_of(tick - 1, self.contract.rate))
-        return self.limits.normalise(si).astype(np.float32), known
-
-    def _uniforms(self, tick: int) -> Floats:
-        return noise.draw(self.session.latent, self.seed, tick, self.particles)
-
-    def _tokens(self, name: str, item: Seen) -> Floats:
-        if item.tokens is None:
-            item.tokens = self.session.encode(name, item.value)
-        return item.tokens
-
-    def ahead(self, belief: Belief) -> Belief:
-        """The belief rolled forward by the actuation delay, through commands already applied or published.
-
-        By what is known now; the noise is that of the ticks it passes: an unseen tick turns out the same.
-        """
-        state, step, tick = State(belief.deter, belief.stoch), None, belief.tick
-        for tick in range(belief.tick + 1, belief.tick + 1 + self.contract.actuation_delay):
-            action, _ = self._action_into(tick)
-            step = self._step(state, action, {}, False, tick)
-            state = step.state
-        return belief if step is None else belief_ahead(belief, step, tick, self.contract)
-
     def revised(self) -> list[Belief]:
         """The beliefs still in the ring, oldest first, as everything accepted by now makes them."""
         memory = self._memory
@@ -383,9 +305,9 @@ class Filter:
 
     def load_state(self, data: bytes) -> None:
         """Continues from `save_state`'s bytes, bitwise; raises FilterError when they are another filter's."""
-        saved = Filter(self.session, self.contract, self.particles, self.seed)
-        header = unpack(data, saved._memory, self._identity())
-        self._memory, self._early = saved._memory, []
+        saved = self._nothing()
+        header = unpack(data, saved, self._identity())
+        self._memory, self._early = saved, []
         self.seed, self.epoch, self._final = int(header["seed"]), int(header["epoch"]), int(header["final"])
         self.revised()  # now, not in the first tick
         self.counters = Counter(header["counters"])

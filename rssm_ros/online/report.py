@@ -33,7 +33,7 @@ def belief_of(snapshot: Snapshot, contract: Contract) -> Belief:
     )
 
 
-def belief_ahead(belief: Belief, step: Step, tick: int, contract: Contract) -> Belief:
+def belief_ahead(belief: Belief, step: Step, tick: int, lost: bool, contract: Contract) -> Belief:
     """A belief rolled forward to `tick` without looking: `step` is the last prediction.
 
     `first` stays: it tells the planner that the filter restarted at the belief it came from.
@@ -54,6 +54,7 @@ def belief_ahead(belief: Belief, step: Step, tick: int, contract: Contract) -> B
         continue_=step.continue_,
         presence=dict.fromkeys(belief.presence, False),
         age={name: age if age == NEVER else age + later for name, age in belief.age.items()},
+        lost=lost,
     )
 
 

@@ -88,6 +88,24 @@ def test_ahead_goes_through_the_commands_already_applied():
     assert still.ahead(last) is last
 
 
+@pytest.mark.parametrize("delay", [1, 3])
+def test_ahead_is_what_unseen_ticks_turn_out_to_be_also_where_the_filter_gets_lost(delay):
+    """Six ticks after the last observation it starts from nowhere; the belief ahead must do so, too."""
+    contract = replace(CONTRACT, actuation_delay=delay)
+    filter_ = Filter(TinyModel(contract), contract, 2)
+    drive(filter_, 3)
+    beliefs = {}
+    for tick in range(23, 36):
+        for belief in filter_.advance(tick * TICK + 30 * MS):
+            beliefs[belief.tick] = belief
+    assert [beliefs[tick].lost for tick in (27, 28, 29)] == [False, True, True]
+    for tick, belief in beliefs.items():
+        ahead = filter_.ahead(belief)
+        if later := beliefs.get(tick + delay):
+            assert ahead.deter.tobytes() == later.deter.tobytes() and ahead.lost == later.lost
+            assert (ahead.tick, ahead.age) == (later.tick, later.age)
+
+
 def test_the_belief_ahead_says_that_the_filter_restarted():
     """The planner knows nothing else by which to forget its last plan."""
     filter_ = new_filter()
