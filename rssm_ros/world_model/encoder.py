@@ -48,7 +48,7 @@ class ImageEncoder(nn.Module):
         self.outputs = (shape[0] // 2**stages) * (shape[1] // 2**stages) * channels[-1]
 
     def forward(self, raw: Tensor) -> Tensor:
-        """[..., H, W, C] uint8 -> tokens [..., H/16 * W/16 * channels]."""
+        """[..., H, W, C] uint8 -> tokens [..., H/2^n * W/2^n * channels] of n halvings."""
         x = raw.flatten(0, -4) if raw.dim() > 3 else raw.unsqueeze(0)
         x = x.permute(0, 3, 1, 2)  # a channels-last view, no copy of the bytes
         x = x.to(next(self.parameters()).dtype) / 255.0 - 0.5
@@ -61,6 +61,9 @@ class ImageEncoder(nn.Module):
 
 
 def absent_filled(raw: Tensor, present: Tensor) -> Tensor:
-    """Replace absent rows by zeros before any arithmetic, so that what they held (a NaN) changes no bit."""
+    """raw [..., *one observation], present [...] bool -> raw, with zeros for what is absent.
+
+    Before any arithmetic, so that what an absent one held (a NaN) changes no bit.
+    """
     shape = present.shape + (1,) * (raw.dim() - present.dim())
     return torch.where(present.reshape(shape), raw, raw.new_zeros(()))

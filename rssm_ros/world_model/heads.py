@@ -75,7 +75,7 @@ class ContinueHead(nn.Module):
 
 
 def continue_target(terminal: Tensor, horizon: int = 333) -> Tensor:
-    """(1 - terminal)(1 - 1/333): imagination then needs no further discount."""
+    """(1 - terminal)(1 - 1/333), so that imagination needs no further discount: [...] bool -> [...]."""
     return (1.0 - terminal.float()) * (1.0 - 1.0 / horizon)
 
 

@@ -32,7 +32,7 @@ def initialise(weight: Tensor, fan_in: int, scale: float = 1.0) -> None:
         weight.mul_(scale)
 
 
-def product(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+def affine(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """x weight^T + bias: [..., in], [out, in], [out] -> [..., out].
 
     Many float32 rows on a CPU go through oneDNN: on AMD processors MKL keeps to 256-bit vectors and reaches
@@ -59,7 +59,7 @@ def blockwise(x: Tensor, weight: Tensor) -> Tensor:
     """[G, N, in] x [G, in, out] -> [G, N, out]."""
     if x.shape[1] < MANY or _elsewhere():
         return torch.bmm(x, weight)
-    return torch.stack([product(rows, block.t()) for rows, block in zip(x, weight, strict=True)])
+    return torch.stack([affine(rows, block.t()) for rows, block in zip(x, weight, strict=True)])
 
 
 class Linear(nn.Linear):
@@ -72,7 +72,7 @@ class Linear(nn.Linear):
 
     def forward(self, x: Tensor) -> Tensor:
         """[..., inputs] -> [..., outputs]."""
-        return product(x, self.weight, self.bias)
+        return affine(x, self.weight, self.bias)
 
 
 class BlockLinear(nn.Module):

@@ -153,8 +153,10 @@ class WorldModel(nn.Module):
         assert noise.shape == (rows, ticks, self.sizes.stoch), noise.shape
         rssm, something = self.rssm, evidence.something
         deter, stoch = self.initial_state(rows) if state is None else state
+        assert deter.shape == (rows, self.sizes.deter), deter.shape
+        assert stoch.shape == (rows, self.sizes.stoch, self.sizes.classes), stoch.shape
         first = is_first.bool()
-        # All that does not depend on the state is one product over the whole sequence.
+        # All that does not depend on the state is one matrix product over the whole sequence.
         embedded = rssm.embed_action(torch.where(first.unsqueeze(-1), action.new_zeros(()), action)).unbind(1)
         seen, draws = evidence.unbind(), noise.unbind(1)
         resets, blanks = _anywhere(first), _anywhere(~something)

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from rssm_ros.world_model.errors import WorldModelError
 from rssm_ros.world_model.latents import latent_of
-from rssm_ros.world_model.layers import BlockLinear, Layer, Linear, NormSiLU, blockwise, product, wide
+from rssm_ros.world_model.layers import BlockLinear, Layer, Linear, NormSiLU, affine, blockwise, wide
 from rssm_ros.world_model.plain import PlainGRU
 from rssm_ros.world_model.product import ProductPosterior
 from rssm_ros.world_model.sizes import Sizes
@@ -157,7 +157,7 @@ class RSSM(nn.Module):
         # Every block reads concat[own, shared]; apart, `shared` need not be copied for each of them.
         of_own, of_shared = torch.split(self.dynamics.weight, [own.shape[-1], shared.shape[-1]], 1)
         x = blockwise(own, of_own).transpose(0, 1).reshape(rows, -1)
-        x = x + product(shared, of_shared.transpose(1, 2).flatten(0, 1), self.dynamics.bias)
+        x = x + affine(shared, of_shared.transpose(1, 2).flatten(0, 1), self.dynamics.bias)
         x = self.dynamics_norm(x)  # the norm spans *all* of deter
         x = self.gates.grouped(x.reshape(rows, g, -1).transpose(0, 1))  # [G, B, 3 D/G]
         reset, candidate, update = x.chunk(3, -1)  # split *inside* each block
@@ -190,7 +190,7 @@ class RSSM(nn.Module):
         linear = self.posterior_layer.linear
         weight = linear.weight[:, self.sizes.deter :]
         inputs = torch.cat([*parts, (~here).to(parts[0].dtype)], -1)
-        return Evidence(product(inputs, weight, linear.bias), here)
+        return Evidence(affine(inputs, weight, linear.bias), here)
 
     def posterior(self, deter: Tensor, prior: Tensor | None, evidence: Evidence) -> Tensor:
         """deter [B, D], evidence [B or 1, ...] -> posterior [B, S, P], whether anything is present or not.
@@ -202,7 +202,7 @@ class RSSM(nn.Module):
             result: Tensor = self.product(deter, prior, evidence.said, evidence.presence)
             return result
         weight = self.posterior_layer.linear.weight[:, : self.sizes.deter]
-        hidden = self.posterior_layer.norm(product(deter, weight) + evidence.said)
+        hidden = self.posterior_layer.norm(affine(deter, weight) + evidence.said)
         return self.latent.distribution(self.posterior_logits(hidden))
 
     @property

@@ -20,7 +20,7 @@ CHOICES = {
 
 @dataclass(frozen=True)
 class Sizes:
-    """Numbers that shape the network. Names follow DreamerV3; see `presets` for the published
+    """Numbers that shape the network. Names follow DreamerV3; see `PRESETS` for the published
     combinations."""
 
     deter: int  # deterministic recurrent state

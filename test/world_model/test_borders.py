@@ -49,6 +49,12 @@ def test_one_row_of_noise_or_action_is_not_stretched_over_others(model):
     for given in broken:
         with pytest.raises(AssertionError):
             model.imagine_step(*given)
+    tokens = {name: torch.zeros(ROWS, 1, size) for name, size in model.rssm.tokens.items()}
+    presence = {name: torch.ones(ROWS, 1, dtype=torch.bool) for name in tokens}
+    first = torch.zeros(ROWS, 1, dtype=torch.bool)
+    for before in (State(state.deter[:1], state.stoch[:1]), State(state.deter, state.stoch[..., :-1])):
+        with pytest.raises(AssertionError):
+            model.observe(tokens, presence, action[:, None], first, noise[:, None], before)
     ahead = torch.zeros(ROWS, 3, SIGNALS.action_dim)
     with pytest.raises(AssertionError):
         model.imagine(state, ahead, torch.rand(ROWS, 4, sizes.stoch))
