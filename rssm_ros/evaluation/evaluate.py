@@ -21,8 +21,9 @@ from rssm_ros.evaluation.errors import EvaluationError
 from rssm_ros.evaluation.playing.imposed import ImposedRecording
 from rssm_ros.evaluation.playing.play import UNOCCLUDED, How, Played
 from rssm_ros.evaluation.playing.sources import Source, Unusable, Watch, play_all
-from rssm_ros.evaluation.scoring import measures
+from rssm_ros.evaluation.scoring import measures, trackers
 from rssm_ros.evaluation.scoring import targets as scoring
+from rssm_ros.evaluation.scoring.judged import Judged, judged
 from rssm_ros.evaluation.scoring.notes import notes_of
 from rssm_ros.evaluation.scoring.scorecard import (
     TRACE_FILE,
@@ -34,6 +35,7 @@ from rssm_ros.evaluation.scoring.scorecard import (
     weakest_correlation,
 )
 from rssm_ros.evaluation.scoring.surprises import surprise_of
+from rssm_ros.evaluation.scoring.trackers import Tracked
 from rssm_ros.evaluation.statistics import Estimate
 from rssm_ros.evaluation.ticks import Ticks
 from rssm_ros.online.regions import regions_of
@@ -88,7 +90,7 @@ def evaluate(
     """
     if not found:
         raise EvaluationError("there is nothing to evaluate; give bags or folders of collected episodes")
-    priors: dict[str, scoring.Priors] = {}
+    priors: dict[str, trackers.Priors] = {}
     unused: list[Unusable] = []
     about = _about(how.models, session.bundle)  # refuses before anything is played
     if validation:
@@ -102,7 +104,7 @@ def evaluate(
 
 def _about(models: Mapping[str, str], bundle: Bundle) -> dict[str, str]:
     """What is to be said of each baseline model; torch is loaded only where there is any."""
-    taken = [name for name in models if name in scoring.NAMES]
+    taken = [name for name in models if name in trackers.NAMES]
     if taken:
         raise EvaluationError(f"--baseline-model {taken[0]}=...: another baseline has that name")
     if not models:
@@ -126,12 +128,12 @@ def _detectors(contract: Contract, validation: Sequence[Source]) -> dict[str, De
 
 def _priors(
     session: Session, validation: Sequence[Source], how: How, workers: int, ray: str
-) -> tuple[dict[str, scoring.Priors], list[Unusable]]:
+) -> tuple[dict[str, trackers.Priors], list[Unusable]]:
     quick = How(how.particles, how.seed, memoryless=False, open_loop_every=0, detectors=how.detectors)
     good, bad = play_all(session, validation, quick, workers, ray=ray)
     ticks, contract = joined([item for _, item in good]), session.bundle.contract
     targets = contract.targets
-    return {spec.name: scoring.priors_of(scoring.judged(contract, spec, ticks)) for spec in targets}, bad
+    return {spec.name: trackers.priors_of(judged(contract, spec, ticks)) for spec in targets}, bad
 
 
 def joined(played: Sequence[Played]) -> Ticks:
@@ -148,7 +150,7 @@ def summarise(
     session: Session,
     good: Sequence[tuple[Source, Played]],
     how: How,
-    priors: Mapping[str, scoring.Priors],
+    priors: Mapping[str, trackers.Priors],
     wall_s: float,
     check: bool,
     unusable: Sequence[Unusable] = (),
@@ -167,13 +169,11 @@ def summarise(
         reference = {item.references[spec.name] for item in played if spec.name in item.references}
         if not reference:
             continue
-        item = scoring.judged(contract, spec, ticks)
-        table = scoring.trackers(item, priors.get(spec.name), about or {})
-        region = regions.get(spec.name)
-        targets[spec.name] = scoring.score_target(
-            item, table, region, modalities, ticks, " and ".join(sorted(reference))
-        )
-        sums[spec.name] = _summing(item, table, scoring.inside_of(item, region, modalities, ticks))
+        item = judged(contract, spec, ticks)
+        table = trackers.trackers(item, priors.get(spec.name), about or {})
+        inside = scoring.inside_of(item, regions.get(spec.name), modalities, ticks)
+        targets[spec.name] = scoring.score_target(item, table, inside, " and ".join(sorted(reference)))
+        sums[spec.name] = _summing(item, table, inside)
         trace |= _target_trace(item, table)
     checks, notes = _judged(session, how, played, targets, unusable, check)
     recorded_s = sum(item.recorded_s for item in played)
@@ -225,7 +225,7 @@ def _judged(
     return checks, notes
 
 
-def _summing(item: Any, table: Any, inside: Any) -> Summing:
+def _summing(item: Judged, table: Mapping[str, Tracked], inside: Mapping[str, Array]) -> Summing:
     return lambda rows: scoring.episode_sums(item, table, inside, rows)
 
 
@@ -261,7 +261,7 @@ def _trace(ticks: Ticks, limits: Array, begins: Array) -> dict[str, Array]:
     }
 
 
-def _target_trace(item: scoring.Judged, table: Mapping[str, scoring.Tracked]) -> dict[str, Array]:
+def _target_trace(item: Judged, table: Mapping[str, Tracked]) -> dict[str, Array]:
     name, data = item.spec.name, item.data
     columns: dict[str, Array] = {
         "truth": data.truth,

@@ -13,7 +13,7 @@ from rssm_ros.cli.main import main
 from rssm_ros.online.regions import regions_of
 from rssm_ros.online.session import Session
 from test.bundles import tiny_bundle
-from test.evaluation.playing.test_filtering import made_up_episode
+from test.episodes import made_up_episode
 
 
 @pytest.fixture

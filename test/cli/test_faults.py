@@ -13,7 +13,7 @@ from rssm_ros.evaluation.playing.filtering import filter_episode, read_episode
 from rssm_ros.online.session import Session
 from rssm_ros.training.collect_manipulator import plan_episodes
 from test.bundles import tiny_bundle
-from test.evaluation.playing.test_filtering import NAMES, made_up_episode
+from test.episodes import NAMES, made_up_episode
 
 TICKS = 130
 FEW = (NOMINAL, JUDGED, "30% NaN", "30% of a wrong size")

@@ -18,9 +18,8 @@ from rssm_ros.evaluation.playing.play import How, play
 from rssm_ros.evaluation.playing.sources import sources
 from rssm_ros.evaluation.scoring.scorecard import Scorecard, read_scorecard
 from rssm_ros.evaluation.statistics import Estimate
-from rssm_ros.online.session import Session
 from test.bundles import tiny_bundle
-from test.evaluation.playing.test_filtering import made_up_episode
+from test.episodes import smooth_episode
 
 DESIGN_KEYS = {
     "bundle_sha256",
@@ -36,28 +35,6 @@ TARGET_KEYS = {
     "rmse_m", "rmse_by_hidden_ticks", "ticks_to_reacquire", "nll", "coverage", "std_visibility_corr",
     "baselines", "ratio_to_best_classical", "ratio_to_bayes",
 }  # fmt: skip
-
-
-def smooth_episode(seed: int, ticks: int = 80):
-    """A package that drifts, hidden now and then; the robot stands still."""
-    arrays = made_up_episode(seed, ticks) | {"odom": np.zeros((ticks, 2), np.float32)}
-    place = np.cumsum(np.random.default_rng(seed).normal(scale=0.01, size=(ticks, 2)), 0)
-    shown = np.where(np.arange(ticks) % 16 < 10, 1.0, 0.0)
-    labels = {"target_package": place.astype(np.float32), "visibility_package": shown.astype(np.float32)}
-    return arrays | labels | {"velocity_package": np.diff(place, axis=0, prepend=place[:1]) / 0.05}
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("data")
-    for seed in (1, 2, 3):
-        np.savez(folder / f"episode-0000000{seed}-expert.npz", **smooth_episode(seed))
-    return folder
-
-
-@pytest.fixture(scope="module")
-def session():
-    return Session(tiny_bundle(), prove=False)
 
 
 @pytest.fixture(scope="module")

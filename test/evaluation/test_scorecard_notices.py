@@ -52,8 +52,8 @@ def data(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def cards(data, checkout_folder, tmp_path_factory):
-    shipped = checkout_folder / "models" / "manipulator"
+def cards(data, checkout, tmp_path_factory):
+    shipped = checkout / "models" / "manipulator"
     shuffled = tmp_path_factory.mktemp("shuffled") / "manipulator"
     shuffle_weights(shipped, shuffled, seed=0)
     sessions = {
@@ -66,11 +66,6 @@ def cards(data, checkout_folder, tmp_path_factory):
     cards = {name: evaluate(session, found, HOW).scorecard for name, session in sessions.items()}
     assert len({tuple(card.targets["package"].ticks.items()) for card in cards.values()}) == 1
     return {name: card.targets["package"] for name, card in cards.items()}
-
-
-@pytest.fixture(scope="module")
-def checkout_folder() -> Path:
-    return Path(__file__).parents[2]
 
 
 def error(score, group):

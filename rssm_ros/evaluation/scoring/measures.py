@@ -232,7 +232,7 @@ def correlation_by_group(square: Floats, y: Floats, group: Integers, blocks: Int
     cell, centred = group[good] * count + blocks[good], y[good] - y[good].mean()
 
     def table(values: Floats) -> Floats:  # [groups, blocks] sums
-        return np.bincount(cell, values, groups * count).reshape(groups, count)
+        return np.asarray(np.bincount(cell, values, groups * count).reshape(groups, count), np.float64)
 
     parts = [table(part) for part in (np.ones_like(centred), square[good], centred, centred**2)]
 

@@ -1,182 +1,28 @@
 """From ticks to figures: one target's score, and the sums by which two evaluations are paired."""
 
 import math
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from rssm_ros.contract import Contract, TargetSpec
-from rssm_ros.evaluation.baselines import classical
-from rssm_ros.evaluation.baselines.classical import ABOUT, Detections, KalmanSettings, Told
 from rssm_ros.evaluation.calibration import Depths, thresholds_of
-from rssm_ros.evaluation.playing.rows import LEAST_STD, MEMORYLESS_EVERY
+from rssm_ros.evaluation.playing.rows import LEAST_STD
 from rssm_ros.evaluation.scoring import measures
+from rssm_ros.evaluation.scoring.judged import Judged
 from rssm_ros.evaluation.scoring.measures import Runs
 from rssm_ros.evaluation.scoring.scorecard import Baseline, Errors, FirstAppearances, TargetScore
+from rssm_ros.evaluation.scoring.trackers import EXACT_BAYES, PRIVILEGED, Tracked
 from rssm_ros.evaluation.statistics import Estimate, chi_squared
-from rssm_ros.evaluation.ticks import TargetTicks, Ticks
-from rssm_ros.online.baselines import EgoMotion, climatology
+from rssm_ros.evaluation.ticks import Ticks
 from rssm_ros.online.regions import LEVELS, RegionMap, age_class, log_density
 
 Array = npt.NDArray[Any]
 Floats = npt.NDArray[np.float64]
-PRIVILEGED = ("belt_informed", "carried")  # the first that there is
-EXACT_BAYES = "exact_bayes"
 # Ticks of an episode that the ratio to the exact filter leaves out, as `rssm evaluate-dot` does: before
 # anything was seen nobody knows anything, and two ignorances compare well.
 SETTLING = 8
-NAMES = ("belief", "memoryless", *ABOUT)  # that no baseline model can have
-HINDSIGHT = "tuned in hindsight on these very ticks, which favours it"
-
-
-@dataclass(frozen=True)
-class Priors:
-    """What classical trackers know beforehand about one target, from validation data."""
-
-    mean: Floats  # [d] its mean position
-    kalman: KalmanSettings
-    detections: Detections | None = None  # where there is a detector
-
-
-@dataclass(frozen=True)
-class Tracked:
-    """Somebody else's positions; T ticks."""
-
-    mean: Floats  # [T, d]; NaN: not asked
-    kind: str  # as `Baseline.kind`
-    about: str
-    std: Floats | None = None  # [T, d] that it claims of its normal distribution
-
-
-@dataclass(frozen=True)
-class Judged:
-    """One target with everything that its measures need; T ticks."""
-
-    spec: TargetSpec
-    data: TargetTicks
-    episode: Array  # [T]
-    blocks: Array  # [T]
-    masks: Mapping[str, Array]  # visible, partly, hidden: labelled ticks
-    hidden_for: Array  # [T]
-    identity: Array  # [T]
-    rest: EgoMotion
-    place: Floats  # [T, d] truth in the frame at rest
-    dt: float
-
-    @property
-    def square(self) -> Floats:
-        """[T] squared error of the belief."""
-        return np.asarray(np.square(self.data.mean - self.data.truth).sum(-1))
-
-    @property
-    def told(self) -> Told:
-        """What the trackers are told."""
-        seen = self.masks["visible"] | self.masks["partly"]
-        return Told(self.place, seen, self.episode, self.dt)
-
-    def detected(self, threshold: float) -> Told:
-        """What a detector tells them, of all that stands out by so many nats a pixel."""
-        place, nats = self.data.detected[:, :-1], self.data.detected[:, -1]
-        place = self.rest.to_rest(place) if place.shape[1] == 2 else place
-        return Told(place, np.asarray(nats >= threshold), self.episode, self.dt)
-
-
-def judged(contract: Contract, spec: TargetSpec, ticks: Ticks) -> Judged:
-    """Groups, runs and identities of one target."""
-    data = ticks.targets[spec.name]
-    rest = EgoMotion.at_rest(len(ticks))
-    moves = classical.odometry_of(contract, spec) is not None
-    if moves:
-        rest = EgoMotion.of(ticks.twist, ticks.episode, contract.dt)
-    place = rest.to_rest(data.truth) if moves else data.truth
-    known = np.isfinite(data.truth).all(-1)
-    masks = {name: mask & known for name, mask in measures.groups_of(data.visibility).items()}
-    return Judged(
-        spec=spec,
-        data=data,
-        episode=ticks.episode,
-        blocks=measures.blocks_of(ticks.episode, contract.dt),
-        masks=masks,
-        hidden_for=measures.ticks_in_row(masks["hidden"], ticks.episode),
-        identity=measures.identities(place, ticks.episode),
-        rest=rest,
-        place=place,
-        dt=contract.dt,
-    )
-
-
-def _from_rest(item: Judged, path: Floats) -> Floats:
-    return item.rest.from_rest(path) if path.shape[1] == 2 else path
-
-
-def priors_of(item: Judged) -> Priors:
-    """What the trackers could have learnt from these ticks."""
-    guess = climatology(item.data.truth)
-    at_rest = _resting_guess(item, guess)
-    hidden, detections = item.masks["hidden"], None
-    if np.isfinite(item.data.detected).any():
-        seen = item.masks["visible"] | item.masks["partly"]
-        detections = classical.tuned_detections(item.detected, item.place, hidden, seen, at_rest)
-    return Priors(guess, classical.tuned(item.told, hidden, at_rest), detections)
-
-
-def _resting_guess(item: Judged, guess: Floats) -> Floats:
-    """The constant guess [d] at every tick, [T, d] in the frame at rest."""
-    whole = np.tile(guess, (len(item.episode), 1))
-    return item.rest.to_rest(whole) if whole.shape[1] == 2 else whole
-
-
-def trackers(item: Judged, priors: Priors | None, models: Mapping[str, str]) -> dict[str, Tracked]:
-    """By name. Without `priors`, what can be tuned is tuned in hindsight. models: name -> about."""
-    own = priors_of(item) if priors is None else priors
-    source = HINDSIGHT if priors is None else "tuned on validation data"
-    told = item.told
-    guess = own.mean
-    found = {
-        "hold_last": _from_rest(item, classical.hold_last(told)),
-        "constant_velocity": _from_rest(item, classical.constant_velocity(told)),
-        "kalman": _from_rest(item, _kalman(item, told, own.kalman, guess)),
-        "training_mean": np.tile(guess, (len(item.episode), 1)),
-    }
-    notes = {"kalman": f"{ABOUT['kalman']}; {source}: {own.kalman.told(item.spec.unit)}"}
-    if own.detections is not None:
-        seen, settings = item.detected(own.detections.threshold), own.detections.kalman
-        found["kalman_detections"] = _from_rest(item, _kalman(item, seen, settings, guess))
-        notes["kalman_detections"] = f"{ABOUT['kalman_detections']}; {source}: " + own.detections.told(
-            item.spec.unit
-        )
-    notes["training_mean"] = f"{ABOUT['training_mean']} " + (
-        "of these very ticks, in hindsight" if priors is None else "of the validation data"
-    )
-    table = {
-        name: Tracked(classical.filled(path, guess), "classical", notes.get(name, ABOUT[name]))
-        for name, path in found.items()
-    }
-    if np.isfinite(item.data.memoryless).any():
-        about = f"the same bundle with what came in this tick alone; every {MEMORYLESS_EVERY}th tick"
-        table["memoryless"] = Tracked(item.data.memoryless, "learned", about)
-    for at, (name, about) in enumerate(models.items()):
-        mean, std = item.data.models[:, at, 0], item.data.models[:, at, 1]
-        table[name] = Tracked(mean, "learned", about, std)
-    if np.isfinite(item.data.velocity).any():
-        velocity = item.rest.vector_to_rest(item.data.velocity)
-        path = _from_rest(item, classical.carried(told, velocity))
-        table["carried"] = Tracked(classical.filled(path, guess), "privileged", ABOUT["carried"])
-    if np.isfinite(item.data.privileged).any():
-        path = classical.filled(item.data.privileged, guess)
-        table["belt_informed"] = Tracked(path, "privileged", ABOUT["belt_informed"])
-    exact = item.data.exact[:, :-1]
-    if np.isfinite(exact).any():
-        table[EXACT_BAYES] = Tracked(classical.filled(exact, guess), "exact", ABOUT[EXACT_BAYES])
-    return table
-
-
-def _kalman(item: Judged, told: Told, settings: KalmanSettings, guess: Floats) -> Floats:
-    path = classical.kalman(told, settings)[0]
-    return classical.faded(path, told, _resting_guess(item, guess), settings.fade)
 
 
 def errors_of(item: Judged, mean: Floats) -> Errors:
@@ -184,9 +30,8 @@ def errors_of(item: Judged, mean: Floats) -> Errors:
     square, known = np.square(mean - item.data.truth).sum(-1), np.isfinite(item.data.truth).all(-1)
     lengths = measures.length_masks(item.hidden_for)
     fractions = {n: m & known for n, m in measures.fraction_masks(item.data.visibility).items()}
-    before = measures.seen_before(item.identity, item.masks["visible"] | item.masks["partly"])
     hidden = item.masks["hidden"]
-    history = {"seen_before": hidden & before, "never_seen": hidden & ~before}
+    history = {"seen_before": hidden & item.before, "never_seen": hidden & ~item.before}
     kinds = (item.masks, lengths, fractions, history)
     return Errors(*(measures.by_group(square, item.blocks, masks) for masks in kinds))
 
@@ -245,18 +90,13 @@ def at_ticks(rows: Array, count: int) -> Array:
 
 
 def score_target(
-    item: Judged,
-    table: Mapping[str, Tracked],
-    region: RegionMap | None,
-    modalities: list[str],
-    ticks: Ticks,
-    reference: str,
+    item: Judged, table: Mapping[str, Tracked], inside: Mapping[str, Floats], reference: str
 ) -> TargetScore:
-    """Everything about one target."""
+    """Everything about one target. inside: see `inside_of`; reference: what counts as true."""
     square, blocks, masks = item.square, item.blocks, item.masks
     visible, hidden = masks["visible"], masks["hidden"]
     count, runs = measures.hidden_runs(hidden, visible, item.episode, item.identity)
-    before = measures.seen_before(item.identity, visible | masks["partly"])[runs.begin]
+    before = item.before[runs.begin]
     first, again = runs.only(~before), runs.only(before)
     most = patience(item.dt)
     curve, median, lost = measures.ticks_to_reacquire(square, again, blocks, visible, most)
@@ -283,7 +123,7 @@ def score_target(
         ticks_to_reacquire=curve,
         ticks_to_reacquire_median=median,
         nll={name: measures.average(item.data.nll, blocks, mask) for name, mask in masks.items()},
-        coverage=coverage(item, region, modalities, ticks),
+        coverage=coverage(item, inside),
         **correlations(item),
         tracks_lost=lost,
         identity_swaps=measures.identity_swaps(mean, item.place, item.identity, visible, most),
@@ -299,13 +139,12 @@ def score_target(
 
 def correlations(item: Judged) -> dict[str, Any]:
     """How deviations follow what can be seen, and errors; keys as in `TargetScore`."""
-    square, blocks, masks = item.square, item.blocks, item.masks
+    square, blocks = item.square, item.blocks
     known = np.isfinite(item.data.truth).all(-1)
     visibility = np.where(known, item.data.visibility, np.nan)
     log_std = item.data.log_std
     exact_std = np.maximum(item.data.exact[:, -1], LEAST_STD)
-    before = measures.seen_before(item.identity, masks["visible"] | masks["partly"])
-    group = measures.doubts(visibility, item.hidden_for, before)
+    group = measures.doubts(visibility, item.hidden_for, item.before)
     variance = np.where(np.isfinite(square), np.exp(2 * log_std), np.nan)
     log_error = np.log(square, out=np.full(len(square), np.nan), where=square > 0) / 2
     return {
@@ -335,7 +174,7 @@ def best_classical(baselines: Mapping[str, Baseline]) -> str | None:
 
 
 def inside_of(
-    item: Judged, region: RegionMap | None, modalities: list[str], ticks: Ticks
+    item: Judged, region: RegionMap | None, modalities: Sequence[str], ticks: Ticks
 ) -> dict[str, Floats]:
     """{"50": [T] 1 where the region of that level holds the truth, 0 where not, ...}; none uncalibrated."""
     if region is None or not len(ticks):
@@ -349,11 +188,8 @@ def inside_of(
     }
 
 
-def coverage(
-    item: Judged, region: RegionMap | None, modalities: list[str], ticks: Ticks
-) -> dict[str, dict[str, Estimate]]:
+def coverage(item: Judged, inside: Mapping[str, Floats]) -> dict[str, dict[str, Estimate]]:
     """How often the calibrated regions hold the truth; nothing of a bundle without calibration."""
-    inside = inside_of(item, region, modalities, ticks)
     return {
         level: {name: measures.average(hits, item.blocks, mask) for name, mask in item.masks.items()}
         for level, hits in inside.items()
@@ -363,8 +199,8 @@ def coverage(
 def open_loop(item: Judged) -> dict[str, Estimate]:
     """RMSE by ticks predicted, from beliefs about something that was not hidden, while it is the same."""
     paths, found = item.data.open_loop, {}
-    ticks, seen = len(item.episode), item.masks["visible"] | item.masks["partly"]
-    starts = np.flatnonzero(np.isfinite(paths).all((1, 2)) & seen) if paths.shape[1] else np.zeros(0, int)
+    ticks, whole = len(item.episode), np.isfinite(paths).all((1, 2))
+    starts = np.flatnonzero(whole & item.seen) if paths.shape[1] else np.zeros(0, int)
     for ahead in range(1, paths.shape[1] + 1):
         at = np.minimum(starts + ahead, ticks - 1)
         same = (item.identity[at] == item.identity[starts]) & (item.identity[starts] >= 0)

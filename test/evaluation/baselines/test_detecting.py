@@ -15,7 +15,7 @@ from rssm_ros.evaluation.playing.sources import sources
 from rssm_ros.online.session import Session
 from rssm_ros.recordings import RecordingError
 from test.bundles import tiny_bundle
-from test.evaluation.test_evaluate import smooth_episode
+from test.episodes import smooth_episode
 
 CONTRACT = find_contract("manipulator")
 

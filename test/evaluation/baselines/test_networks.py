@@ -20,13 +20,11 @@ from rssm_ros.evaluation.playing import play as playing
 from rssm_ros.evaluation.playing.play import How
 from rssm_ros.evaluation.playing.sources import sources
 from rssm_ros.evaluation.scoring.notes import NO_MODELS
-from rssm_ros.online.session import Session
 from rssm_ros.training.baseline_networks import KINDS, load_baseline
 from rssm_ros.training.baseline_trainer import BaselineTrainer
 from rssm_ros.training.checkpoint import find
 from rssm_ros.training.options import options
 from test.bundles import tiny_bundle
-from test.evaluation.test_evaluate import smooth_episode
 from test.training import synthetic
 
 CONTRACT = find_contract("manipulator")
@@ -45,19 +43,6 @@ def runs(tmp_path_factory):
     torch.use_deterministic_algorithms(False)
     torch.set_flush_denormal(False)
     return {"gru": str(folder / "recurrent"), "cnn": str(folder / "frames")}
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("data")
-    for seed in (1, 2):
-        np.savez(folder / f"episode-0000000{seed}-expert.npz", **smooth_episode(seed))
-    return folder
-
-
-@pytest.fixture(scope="module")
-def session():
-    return Session(tiny_bundle(), prove=False)
 
 
 @pytest.fixture(scope="module")

@@ -24,7 +24,7 @@ from rssm_ros.evaluation.statistics import Estimate
 from rssm_ros.online.session import Session
 from rssm_ros.training.collect_dot import BLOCK
 from test.bundles import tiny_bundle
-from test.evaluation.test_evaluate import smooth_episode
+from test.episodes import smooth_episode
 
 TICKS = find_setting("hard").ticks
 assert SETTLING == FIRST_TICK, "the same ticks as `rssm evaluate-dot`"

@@ -27,7 +27,7 @@ from rssm_ros.online.filter import Filter
 from rssm_ros.online.limits import Limits
 from rssm_ros.online.session import Session
 from rssm_ros.online.steps import State
-from test.evaluation.playing.test_filtering import NAMES, made_up_episode
+from test.episodes import NAMES, made_up_episode
 
 MS, SECOND, TICKS, SEED = 1_000_000, 1_000_000_000, 45, 5
 ONSET = SECOND + 15 * 50 * MS  # the stamp of row 15

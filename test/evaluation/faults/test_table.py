@@ -12,17 +12,10 @@ from rssm_ros.evaluation.faults.runs import Told, episode_of
 from rssm_ros.evaluation.faults.scenarios import JUDGED, NOMINAL, scenarios
 from rssm_ros.evaluation.faults.table import Run, Table, first_review
 from rssm_ros.evaluation.faults.ticks import Masks, onset_ns, onset_row
-from rssm_ros.online.session import Session
-from test.bundles import tiny_bundle
-from test.evaluation.playing.test_filtering import NAMES, made_up_episode
+from test.episodes import NAMES, made_up_episode
 
 TICKS, SECOND = 130, 1_000_000_000
 FEW = (NOMINAL, JUDGED, "30% NaN", "30% of a wrong size", "50% lost", "all twice")
-
-
-@pytest.fixture(scope="module")
-def session():
-    return Session(tiny_bundle(), prove=False)
 
 
 @pytest.fixture(scope="module")

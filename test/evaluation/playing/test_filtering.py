@@ -18,30 +18,8 @@ from rssm_ros.evaluation.playing.filtering import (
 from rssm_ros.evaluation.runs.learned import LearnedPolicy
 from rssm_ros.online.session import Session
 from test.bundles import tiny_bundle
+from test.episodes import NAMES, made_up_episode
 from test.online.streams import bits, image, new_filter, small_contract
-
-NAMES = ("camera", "odom", "joints")
-
-
-def made_up_episode(seed: int, ticks: int = 30):
-    """What `rssm collect manipulator` writes, filled by chance."""
-    draw = np.random.default_rng(seed)
-    present = {f"present_{name}": draw.random(ticks) < 0.9 for name in NAMES}
-    for values in present.values():
-        values[0] = True
-    return present | {
-        "camera": draw.integers(0, 256, (ticks, 64, 64, 3), dtype=np.uint8),
-        "odom": draw.normal(size=(ticks, 2)).astype(np.float32),
-        "joints": draw.normal(size=(ticks, 8)).astype(np.float32),
-        "action": draw.uniform(-1, 1, (ticks, 6)).astype(np.float32),
-        "target_package": draw.normal(size=(ticks, 2)).astype(np.float32),
-        "visibility_package": draw.choice([0.0, 1.0], ticks).astype(np.float32),
-    }
-
-
-@pytest.fixture(scope="module")
-def session():
-    return Session(tiny_bundle(), prove=False)
 
 
 def test_every_tick_has_a_belief_with_what_was_seen(session):

@@ -17,7 +17,7 @@ from rssm_ros.online.session import Session
 from rssm_ros.online.steps import initial_state
 from rssm_ros.recordings import Truth
 from test.bundles import tiny_bundle
-from test.evaluation.test_evaluate import smooth_episode
+from test.episodes import smooth_episode
 
 
 @pytest.mark.parametrize("known", [True, False], ids=["truth recorded", "the un-occluded run is the truth"])

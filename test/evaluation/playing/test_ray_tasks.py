@@ -15,9 +15,8 @@ from rssm_ros.evaluation.playing import ray_tasks
 from rssm_ros.evaluation.playing.play import How, Played
 from rssm_ros.evaluation.playing.ray_tasks import Bundled, Done, Refused, Shares, work
 from rssm_ros.evaluation.playing.sources import sources
-from rssm_ros.online.session import Session
 from test.bundles import tiny_bundle
-from test.evaluation.test_evaluate import smooth_episode
+from test.episodes import write_smooth
 
 QUICK = How(1, 5, memoryless=False, open_loop_every=0)
 OF_THE_RUN = ("latency_ms", "wall_s", "realtime_factor", "created", "machine")
@@ -26,17 +25,10 @@ OF_THE_RUN = ("latency_ms", "wall_s", "realtime_factor", "created", "machine")
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory) -> Path:
     """Two good recordings and one that is cut off."""
-    made = tmp_path_factory.mktemp("data")
-    for seed in (1, 2, 3):
-        np.savez(made / f"episode-0000000{seed}-expert.npz", **smooth_episode(seed, 110))
+    made = write_smooth(tmp_path_factory.mktemp("data"), 3, 110)
     cut = made / "episode-00000002-expert.npz"
     cut.write_bytes(cut.read_bytes()[:2000])
     return made
-
-
-@pytest.fixture(scope="module")
-def session():
-    return Session(tiny_bundle(), prove=False)
 
 
 class Told:

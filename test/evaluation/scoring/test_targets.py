@@ -4,8 +4,10 @@ import numpy as np
 import pytest
 
 from rssm_ros.contract import find_contract
+from rssm_ros.evaluation.scoring import judged as judging
 from rssm_ros.evaluation.scoring import targets as scoring
 from rssm_ros.evaluation.scoring.scorecard import Baseline, TargetScore
+from rssm_ros.evaluation.scoring.trackers import Tracked
 from rssm_ros.evaluation.ticks import TargetTicks, Ticks
 
 CONTRACT = find_contract("manipulator")
@@ -49,7 +51,7 @@ def ticks_of(visibility, error, ahead=None):
 
 
 def judged(*args):
-    return scoring.judged(CONTRACT, SPEC, ticks_of(*args))
+    return judging.judged(CONTRACT, SPEC, ticks_of(*args))
 
 
 def test_what_was_never_seen_is_told_from_what_was():
@@ -79,7 +81,7 @@ def test_to_be_found_again_something_must_have_been_seen_before():
     seen = [0.0] * 4 + [1.0] * 30 + [0.0] * 4 + [1.0] * 30
     error = [3.0] * 4 + [0.1] * 30 + [2.0] * 4 + [1.0] * 3 + [0.1] * 27
     item = judged(seen, error)
-    score = scoring.score_target(item, {}, None, [], ticks_of(seen, error), "recorded")
+    score = scoring.score_target(item, {}, {}, "recorded")
     assert (score.hidden_runs, score.reappearances, score.first_appearances.count) == (2, 1, 1)
     assert score.ticks_to_reacquire.value == score.ticks_to_reacquire_median.value == 3
     assert score.first_appearances.ticks_to_acquire.value == 0
@@ -98,7 +100,7 @@ def test_who_claims_a_deviation_is_held_to_it():
     std = np.broadcast_to([0.02, 0.05], (t, 2))
     mean = item.data.truth + std * random.normal(size=(t, 2))
     fair, sure = (
-        scoring.baseline_of(item, scoring.Tracked(mean, "learned", "", factor * std)) for factor in (1.0, 0.5)
+        scoring.baseline_of(item, Tracked(mean, "learned", "", factor * std)) for factor in (1.0, 0.5)
     )
     for level in ("50", "90", "95"):
         for group in ("visible", "hidden"):
@@ -111,14 +113,14 @@ def test_who_claims_a_deviation_is_held_to_it():
     )
     plain = fair.to_dict("m")
     assert Baseline.from_dict(plain, "m").to_dict("m") == plain
-    told_nothing = scoring.baseline_of(item, scoring.Tracked(mean, "classical", ""))
+    told_nothing = scoring.baseline_of(item, Tracked(mean, "classical", ""))
     assert not told_nothing.coverage and "nll" not in told_nothing.to_dict("m")
 
 
 def test_a_network_is_no_classical_baseline_however_good():
     item = judged([1.0] * 10 + [0.0] * 10, [0.0] * 20)
     table = {
-        name: scoring.baseline_of(item, scoring.Tracked(item.data.truth + off, kind, ""))
+        name: scoring.baseline_of(item, Tracked(item.data.truth + off, kind, ""))
         for name, kind, off in (
             ("kalman", "classical", 0.2),
             ("hold_last", "classical", 0.3),
