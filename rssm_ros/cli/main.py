@@ -14,6 +14,7 @@ from concurrent.futures import BrokenExecutor
 # name on the command line -> one line for --help; the module is the name with "_" for "-"
 COMMANDS = {
     "doctor": "what is installed and usable here, and what to do about what is missing",
+    "contract": "check a contract, and say what it asks of a robot",
     "up": "run the whole node graph without `ros2 launch`, and sum up the run",
     "collect": "record episodes of a simulated robot for training",
     "record": "record a robot, or a simulated one, into MCAP bags by contract",

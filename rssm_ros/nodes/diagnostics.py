@@ -20,12 +20,16 @@ class Diagnostics:
         self._output = node.create_lifecycle_publisher(DiagnosticArray, "/diagnostics", COMMANDS)
         self._due = 0.0
 
+    @property
+    def due(self) -> bool:
+        """Whether a second has passed since the last time: for those who count what they tell first."""
+        return time.monotonic() >= self._due
+
     def publish(self, values: Mapping[str, Any], message: str = "ok", level: str = "ok") -> None:
         """Publishes when a second has passed since the last time. level: ok, warn or error."""
-        now = time.monotonic()
-        if now < self._due:
+        if not self.due:
             return
-        self._due = now + PERIOD
+        self._due = time.monotonic() + PERIOD
         status = DiagnosticStatus(name=self._name, message=message, hardware_id=self._hardware)
         status.level = LEVELS[level]
         status.values = [KeyValue(key=str(key), value=str(value)) for key, value in sorted(values.items())]

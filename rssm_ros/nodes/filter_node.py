@@ -16,6 +16,7 @@ from rssm_ros.nodes.interfaces import COMMANDS, WATCHDOG, message_type, sensing
 from rssm_ros.nodes.managed import ManagedNode, run
 from rssm_ros.nodes.model import BACKEND, load_model
 from rssm_ros.nodes.parameters import Parameter
+from rssm_ros.online.belief import NEVER, Belief
 from rssm_ros.online.filter import Filter
 from rssm_ros.online.frozen import AFTER
 
@@ -57,6 +58,7 @@ class FilterNode(ManagedNode):
         self._answered = self._asked = 0  # stamps: the last command applied, the last belief published
         self._came = 0.0  # steady s at which the latest message came
         self._refused: dict[str, int] = {}
+        self._latest: Belief | None = None  # as it was published
         self._picture: Any = None  # the latest that came, uint8 [H, W, C]
 
     def set_up(self) -> None:
@@ -124,7 +126,7 @@ class FilterNode(ManagedNode):
         if self.value("lockstep") and not self._complete():
             return
         for belief in self.filter.advance(self.get_clock().now().nanoseconds):
-            self._asked = belief.stamp_ns
+            self._asked, self._latest = belief.stamp_ns, belief
             self._topics.publish(belief, self.filter.ahead(belief), self._picture)
             if self._trace is not None:
                 self._trace.online(belief)
@@ -134,8 +136,11 @@ class FilterNode(ManagedNode):
 
     def _tell(self) -> None:
         """What became of the messages, and what is wrong with them, as diagnostics."""
+        if not self._diagnostics.due:
+            return
         bad, lost = sum(self._refused.values()), self.session.lost
         told = [lost] if lost else []
+        told += self._unseen()
         told += [f"{name} {FROZEN}" for name in sorted(self.filter.frozen_cameras)]
         told += [f"{bad} messages refused"] if bad else []
         self._diagnostics.publish(
@@ -143,6 +148,20 @@ class FilterNode(ManagedNode):
             "; ".join(told) or "ok",
             "warn" if told else "ok",
         )
+
+    def _unseen(self) -> list[str]:
+        """What the belief does without, by the limits at which the gate holds the robot."""
+        belief, dt = self._latest, self.contract.dt
+        if belief is None:
+            return ["nothing was observed yet"]
+        if belief.lost:
+            return [f"lost: nothing was seen for {self.contract.max_gap:g} s"]
+        ages = ((spec, belief.age[spec.name]) for spec in self.contract.observations)
+        missing = [(spec, age) for spec, age in ages if age == NEVER or age * dt > spec.stale]
+        return [
+            f"{s.name} " + ("was never seen" if a == NEVER else f"unseen for {a * dt:.1f} s")
+            for s, a in missing
+        ]
 
     def _complete(self) -> bool:
         """Whether the newest tick is all there, and the command that answers the belief before it.
