@@ -17,6 +17,7 @@ GOOD_RATIO = 0.5  # hidden error by that of the best classical baseline: the goa
 BAND = (0.88, 0.92)  # of 90 % regions (DESIGN 11)
 SURE = 0.05  # how far from 90 % an interval may reach and its value still be called honest
 PSNR = Scale(1.0, "dB", 1)
+FOLLOWS = -0.3  # correlation above which nothing is said to follow what can be seen
 FEW = 20  # hidden ticks below which nothing is said
 UNKNOWN = Estimate(math.nan, math.nan, math.nan)
 
@@ -120,12 +121,16 @@ def _correlation(score: TargetScore) -> str:
     found = score.log_std_visibility_corr
     if not math.isfinite(found.value):
         return ""
-    start = (
-        "The less it sees, the wider its claim"
-        if found.value < -0.3
-        else "Its claims hardly follow what it sees"
-    )
-    return f"{start}: log deviation and visible fraction correlate by {found.value:.2f}."
+    groups = score.log_std_visibility_corr_by_group
+    claimed, honest = (groups.get(name, UNKNOWN).value for name in ("claimed", "honest"))
+    start = "The less it sees, the wider its claim"
+    if found.value >= FOLLOWS:
+        also = ", nor do its errors" if honest >= FOLLOWS else ""
+        start = f"Its claims hardly follow what it sees{also}"
+    text = f"{start}: log deviation and visible fraction correlate by {found.value:.2f}"
+    if math.isfinite(claimed) and math.isfinite(honest):
+        text += f"; averaged by group of ticks by {claimed:.2f}, where its own errors ask for {honest:.2f}"
+    return f"{text}."
 
 
 def _ends(found: Estimate) -> tuple[float, float]:

@@ -23,7 +23,7 @@ from rssm_ros.evaluation.film.overlay import (
     write_film,
 )
 from rssm_ros.evaluation.film.projection import projection_of
-from rssm_ros.evaluation.page import page, report
+from rssm_ros.evaluation.page import page, report, tables
 from rssm_ros.evaluation.page.plots_time import runs
 from rssm_ros.evaluation.page.words import headline, shortfall, standing, verdict
 from rssm_ros.evaluation.scoring.scorecard import Errors, Scorecard, TargetScore
@@ -247,6 +247,30 @@ def test_words_are_only_said_where_intervals_say_so(run: Made) -> None:
     assert vague.headline.endswith("honest as far as can be told") and "more episodes" in vague.confidence
     both = _judged(score, (0.4, 0.3, 0.45), (0.8, 0.7, 0.85), (0.8, 0.75, 0.85)).headline
     assert both.endswith("but its confidence is too high")
+
+
+def test_what_the_scene_asks_for_stands_beside_what_is_claimed(run: Made) -> None:
+    def told(by_tick: float, claimed: float, honest: float) -> TargetScore:
+        pairs = {"claimed": claimed, "honest": honest}
+        groups = {name: Estimate(value, value - 0.1, value + 0.1) for name, value in pairs.items()}
+        return dataclasses.replace(
+            run.scorecard.targets["package"],
+            log_std_visibility_corr=Estimate(by_tick, np.nan, np.nan),
+            log_std_visibility_corr_by_group=groups,
+            log_std_log_error_corr=Estimate(0.73, 0.6, 0.8),
+        )
+
+    words = verdict("package", told(-0.4, -0.66, -0.64)).confidence
+    assert (
+        "correlate by -0.40; averaged by group of ticks by -0.66, where its own errors ask for -0.64."
+        in words
+    )
+    assert "hardly follow what it sees, nor do its errors: " in verdict("p", told(0, 0.1, 0.3)).confidence
+    assert "hardly follow what it sees: " in verdict("p", told(0, 0.1, -0.8)).confidence
+    rows = {row[0].text: row[1] for row in tables.others(told(-0.4, -0.66, -0.64)).rows}
+    (asked,) = (cell for text, cell in rows.items() if "what this scene asks for" in text)
+    assert asked.text == "-0.64" and "-0.74" in asked.aside
+    assert rows["correlation of log deviation and log error"].text == "0.73"
 
 
 def test_what_a_reader_sees_first_does_not_contradict_the_checks(run: Made, tmp_path: Path) -> None:
