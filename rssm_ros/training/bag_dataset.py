@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import os
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
@@ -13,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from rssm_ros.contract import Contract
+from rssm_ros.files import write_whole
 from rssm_ros.recordings import RecordingError, open_bag
 from rssm_ros.training.collect import Plan, Source, write_episode, write_summary
 from rssm_ros.training.collect_bags import episodes_of
@@ -113,7 +113,7 @@ def convert(
             failed[str(bag)] = str(error)
             continue
         entry = {"name": bag.name, "key": key, "counts": counts, "left_out": left_out, "notes": notes}
-        _write(note, entry)
+        write_whole(note, json.dumps(entry, indent=1) + "\n")
         done.append(entry)
     if not sum(entry["counts"].get("ticks", 0) for entry in done):
         told = next(iter(failed.values()), None) or _nothing(done, shortest)
@@ -206,9 +206,3 @@ def _summarise(
 
 def _never(plan: Any) -> Any:
     raise NotImplementedError("bags are read in order, not recorded by plan")
-
-
-def _write(path: Path, entry: dict[str, Any]) -> None:
-    partial = path.with_name(f".{path.name}.{os.getpid()}.part")
-    partial.write_text(json.dumps(entry, indent=1) + "\n")
-    partial.replace(path)

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from rssm_ros.files import write_whole
 from rssm_ros.workers import end_with_parent
 
 Arrays = dict[str, npt.NDArray[Any]]
@@ -138,7 +139,5 @@ def write_summary(source: Source, directory: Path, plans: Iterable[Plan]) -> dic
         "versions": versions(*source.packages),
         "last_request": [asdict(plan) for plan in list(plans)[:1]],
     }
-    partial = directory / f".dataset.json.{os.getpid()}.part"
-    partial.write_text(json.dumps(summary, indent=1) + "\n")
-    partial.replace(directory / "dataset.json")
+    write_whole(directory / "dataset.json", json.dumps(summary, indent=1) + "\n")
     return summary

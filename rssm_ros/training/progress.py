@@ -6,7 +6,8 @@ import importlib
 import sys
 import time
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -106,16 +107,13 @@ class Reporter:
 
     def pictures(self, step: int, pictures: Mapping[str, npt.NDArray[np.uint8]]) -> None:
         """Log RGB pictures [H, W, 3]."""
-        for sink in self.sinks:
-            for name, picture in pictures.items():
-                sink.picture(f"strips/{name}", picture, step)
+        self._keep(lambda sink: [sink.picture(f"strips/{n}", p, step) for n, p in pictures.items()])
 
     def alarms(self, step: int, texts: Sequence[str]) -> None:
         """What goes wrong without being an error, in words and in the log."""
         for text in texts:
             self._warn(f"step {step}: {text}")
-            for sink in self.sinks:
-                sink.text("alarms", text, step)
+        self._keep(lambda sink: [sink.text("alarms", text, step) for text in texts])
 
     def say(self, text: str) -> None:
         """One line for the person, as it is: a path may hold what looks like a colour."""
@@ -135,8 +133,18 @@ class Reporter:
                 self._warn(f"the last figures could not be kept ({error})")
 
     def _scalars(self, step: int, values: Mapping[str, float]) -> None:
-        for sink in self.sinks:
-            sink.scalars(values, step)
+        self._keep(lambda sink: sink.scalars(values, step))
+
+    def _keep(self, write: Callable[[Sink], object]) -> None:
+        """For every sink; one whose disk is full is told of once and left, and training goes on."""
+        for sink in list(self.sinks):
+            try:
+                write(sink)
+            except OSError as error:
+                self.sinks.remove(sink)
+                self._warn(f"{type(sink).__name__} keeps no more figures ({error}); make room and --resume")
+                with suppress(OSError):
+                    sink.close()
 
 
 class Sink(Protocol):

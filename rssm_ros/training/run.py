@@ -323,9 +323,12 @@ class Run(ABC):
         found, gradients = self._descend()
         named = dict(zip(self.optimizer.names, gradients, strict=True))
         first = health.culprit(found.batch, self.signals, found.terms, named) or "another process's part"
-        place = health.save_batch(found.batch, self.out, bad, self.world.rank)
+        try:
+            kept = f"is in {health.save_batch(found.batch, self.out, bad, self.world.rank)}"
+        except (OSError, SafetensorError) as error:
+            kept = f"could not be kept ({error})"
         raise TrainingError(
-            f"update {bad}: not a finite number, first in {first}; the batch is in {place}. "
+            f"update {bad}: not a finite number, first in {first}; the batch {kept}. "
             f"Check it, or go on from the last checkpoint: --resume --rate LESS (now {self.options.rate:g})"
         )
 

@@ -14,6 +14,7 @@ from rssm_ros.training.feed import Feed
 from rssm_ros.training.optimizer import Optimizer
 from rssm_ros.training.options import options
 from rssm_ros.training.trainer import Trainer
+from test.disks import largest_file
 
 from . import synthetic
 
@@ -51,6 +52,17 @@ def test_it_stops_at_the_update_and_nothing_has_moved(data, tmp_path, value):
     assert all(torch.equal(a, b) for a, b in zip(before, made.optimizer.parameters, strict=True))
     batch = load_file(tmp_path / "run" / "bad-batch-00000003.safetensors")
     assert not torch.isfinite(batch["joints"]).all() and batch["camera"].shape[:2] == (4, 12)
+
+
+def test_a_full_disk_hides_no_bad_tensor(data, tmp_path):
+    made = poisoned(Trainer(TINY, CONTRACT, [data], tmp_path / "run", quiet=True), 0)
+    with (
+        largest_file(1000),
+        pytest.raises(
+            TrainingError, match=r"first in batch: joints; the batch could not be kept \(.*--resume"
+        ),
+    ):
+        made._update()
 
 
 def test_a_device_that_is_not_asked_each_time_tells_the_same_later(data, tmp_path, monkeypatch):

@@ -143,6 +143,22 @@ def test_figures_that_cannot_be_kept_hide_no_error(tmp_path, capsys):
     assert closed == [1] and "no space left" in capsys.readouterr().out
 
 
+def test_a_disk_without_room_for_figures_costs_the_figures_alone(tmp_path, capsys):
+    """TensorBoard raised, and with it the run ended, minutes after its last checkpoint."""
+    reporter, kept = Reporter(tmp_path), []
+
+    def full(*_: object) -> None:
+        raise OSError("no space left")
+
+    reporter.sinks[0].close()
+    whole = SimpleNamespace(scalars=lambda values, step: kept.append(step), close=lambda: None)
+    reporter.sinks = [SimpleNamespace(scalars=full, close=full), whole]
+    for step in range(3):
+        reporter.step(step, 0.1, 1.0, 1.0, {"loss": 1.0}, {})
+    assert reporter.sinks == [whole] and set(kept) == {0, 1, 2}
+    assert capsys.readouterr().out.count("keeps no more figures (no space left); make room") == 1
+
+
 @pytest.mark.parametrize("error", [TrainingError("not a finite number"), KeyboardInterrupt()])
 def test_a_run_that_fails_leaves_no_live_bar_and_its_figures(data, tmp_path, monkeypatch, error):
     """Only success closed them: the bar went on over the shell's next lines."""
