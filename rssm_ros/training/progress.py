@@ -107,13 +107,23 @@ class Reporter:
 
     def pictures(self, step: int, pictures: Mapping[str, npt.NDArray[np.uint8]]) -> None:
         """Log RGB pictures [H, W, 3]."""
-        self._keep(lambda sink: [sink.picture(f"strips/{n}", p, step) for n, p in pictures.items()])
+
+        def log(sink: Sink) -> None:
+            for name, picture in pictures.items():
+                sink.picture(f"strips/{name}", picture, step)
+
+        self._keep(log)
 
     def alarms(self, step: int, texts: Sequence[str]) -> None:
         """What goes wrong without being an error, in words and in the log."""
         for text in texts:
             self._warn(f"step {step}: {text}")
-        self._keep(lambda sink: [sink.text("alarms", text, step) for text in texts])
+
+        def log(sink: Sink) -> None:
+            for text in texts:
+                sink.text("alarms", text, step)
+
+        self._keep(log)
 
     def say(self, text: str) -> None:
         """One line for the person, as it is: a path may hold what looks like a colour."""
@@ -135,7 +145,7 @@ class Reporter:
     def _scalars(self, step: int, values: Mapping[str, float]) -> None:
         self._keep(lambda sink: sink.scalars(values, step))
 
-    def _keep(self, write: Callable[[Sink], object]) -> None:
+    def _keep(self, write: Callable[[Sink], None]) -> None:
         """For every sink; one whose disk is full is told of once and left, and training goes on."""
         for sink in list(self.sinks):
             try:
