@@ -312,7 +312,7 @@ def _by_interval(target: str, scores: Sequence[TargetScore]) -> list[Row]:
             lambda score: score.log_std_visibility_corr,
         ),
         (
-            "the same, honest by group of ticks",
+            "errors by group of ticks to visibility, correlation",
             RATIO,
             math.nan,
             lambda score: score.log_std_visibility_corr_by_group.get("honest"),

@@ -139,11 +139,11 @@ def others(score: TargetScore) -> Table:
             figure(score.exact_log_std_visibility_corr, RATIO),
         ),
         (
-            words("the same of what is claimed on average in each group of ticks"),
+            words("correlation of claims by group of ticks and visible fraction"),
             figure(score.log_std_visibility_corr_by_group.get("claimed"), RATIO),
         ),
         (
-            words("the same, had each group claimed its own error: what this scene asks for"),
+            words("correlation of errors by group of ticks and visible fraction: what this scene asks for"),
             figure(score.log_std_visibility_corr_by_group.get("honest"), RATIO),
         ),
         (words("correlation of log deviation and log error"), figure(score.log_std_log_error_corr, RATIO)),
