@@ -31,11 +31,9 @@ def run(arguments: argparse.Namespace) -> int:
 
 def described(contract: Contract) -> Iterator[str]:
     """The contract in lines, for the eye."""
-    yield (
-        f"{contract.name}: {float(contract.rate):g} ticks per second in frame {contract.frame}; late data are "
-        f"used for {contract.history:g} s, without any the belief is lost after {contract.max_gap:g} s; commands "
-        f"act after {contract.actuation_delay} tick(s)"
-    )
+    yield f"{contract.name}: {float(contract.rate):g} ticks per second in frame {contract.frame}"
+    yield f"  late data are used for {contract.history:g} s; without any, lost after {contract.max_gap:g} s"
+    yield f"  commands act after {contract.actuation_delay} ticks"
     yield "\nsubscribes to"
     for spec in contract.observations:
         shape = " x ".join(map(str, spec.shape))

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from rssm_ros.contract import find_contract
+from rssm_ros.online import noise
 from rssm_ros.online import session as session_module
 from rssm_ros.online.backends import backend as registry
 from rssm_ros.online.backends import onnx, parity
@@ -115,7 +116,8 @@ def test_after_the_device_is_gone_the_cpu_goes_on_from_the_same_belief_bit_for_b
     for belief in filter_and_after:
         seen = {name: cpu.encode(name, value) for name, value in observed(belief.tick).items()}
         action, _ = filter_._action_into(belief.tick)
-        step = cpu.step(state, action, seen, False, filter_._uniforms(belief.tick))
+        drawn = noise.draw(session.latent, filter_.seed, belief.tick, 3)
+        step = cpu.step(state, action, seen, False, drawn)
         assert step.state.deter.tobytes() == belief.deter.tobytes()
         assert step.state.stoch.tobytes() == belief.stoch.tobytes()
         state = step.state

@@ -9,6 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from rssm_ros.contract import Contract, find_contract
+from rssm_ros.online import noise
 from rssm_ros.online.clock import RecordingClock
 from rssm_ros.online.filter import Filter
 from rssm_ros.online.limits import Limits
@@ -190,7 +191,8 @@ def test_rows_are_what_the_filter_steps_through(seed: int) -> None:
         tracker.advance(now)
     tracker.advance(now + 2 * SECOND)
     observed = [belief.tick for belief in finals if any(belief.presence.values())]
-    seen = {tick: model.given[tracker._uniforms(tick).tobytes()] for tick in observed}
+    drawn = {tick: noise.draw(model.latent, tracker.seed, tick, tracker.particles) for tick in observed}
+    seen = {tick: model.given[uniforms.tobytes()] for tick, uniforms in drawn.items()}
     counters: Counter = Counter()
     rows: list[tuple] = []
     for _, arrays in episodes_of(recording, 2, 10_000, counters):
