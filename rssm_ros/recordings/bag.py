@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -15,11 +15,12 @@ from rssm_ros.contract import Contract
 from rssm_ros.messages import MessageError
 from rssm_ros.recordings.errors import RecordingError
 from rssm_ros.recordings.files import BagFiles, Raw, one_line
-from rssm_ros.recordings.labels import RESET, TERMINAL, Labels, Series, make_labels
+from rssm_ros.recordings.labels import RESET, TERMINAL, Labels, Series, make_labels, make_reward
 from rssm_ros.recordings.recording import Event, Observation, Truth
 from rssm_ros.recordings.topics import Feed, TopicTable
 
 HEADER, LOG = "header", "log"
+REWARD = "reward"  # the label feed of that role
 
 
 def open_bag(
@@ -80,10 +81,11 @@ class BagRecording:
         """Target name -> its truth."""
         return self._labels.truth
 
-    @property
+    @cached_property
     def reward(self) -> Truth:
-        """Rewards as they were recorded."""
-        return self._labels.reward
+        """Rewards as they were recorded. Read by themselves: only those who learn from a bag ask for them."""
+        series, _ = self._labelled(lambda name: name == REWARD, Counter())
+        return make_reward(series.get(REWARD, Series()), self.contract)
 
     @property
     def events(self) -> Sequence[Event]:
@@ -146,12 +148,18 @@ class BagRecording:
 
     @cached_property
     def _labels(self) -> Labels:
-        """One pass over the label topics alone."""
-        series = {feed.name: Series() for feed in self._label_feeds.values()}
+        return make_labels(self.contract, *self._labelled(lambda name: name != REWARD, self._label_counts))
+
+    def _labelled(
+        self, asked: Callable[[str], bool], broken: Counter[str]
+    ) -> tuple[dict[str, Series], list[Event]]:
+        """One pass over the label topics that are asked for. broken: counts files that break off."""
+        feeds = {key: feed for key, feed in self._label_feeds.items() if asked(feed.name)}
+        series = {feed.name: Series() for feed in feeds.values()}
         events = []
         counts = self._label_counts
-        for raw in self._files.messages(self._label_feeds.keys(), self.start_ns, self._stop_ns, counts):
-            feed = self._label_feeds[(raw.topic, raw.type)]
+        for raw in self._files.messages(feeds.keys(), self.start_ns, self._stop_ns, broken):
+            feed = feeds[(raw.topic, raw.type)]
             if feed.name == "episode":
                 event = self._event(raw, feed, counts)
                 if event is not None:
@@ -160,7 +168,7 @@ class BagRecording:
             decoded = self._decoded(raw, feed, counts)
             if decoded is not None:
                 series[feed.name].add(decoded[0], raw.logged_ns, np.asarray(decoded[1]), decoded[2])
-        return make_labels(self.contract, series, events)
+        return series, events
 
     def _event(self, raw: Raw, feed: Feed, counts: Counter[str]) -> Event | None:
         decoded = self._decoded(raw, feed, counts)

@@ -33,10 +33,9 @@ class Series:
 
 @dataclass(frozen=True)
 class Labels:
-    """All of it."""
+    """What a filter is scored by, and where its episodes begin and end."""
 
     truth: Mapping[str, Truth]
-    reward: Truth
     events: Sequence[Event]
 
 
@@ -48,8 +47,12 @@ def make_labels(contract: Contract, series: Mapping[str, Series], events: Sequen
         )
         for target in contract.targets
     }
-    reward = _truth(series.get("reward"), None, 1, contract.dt)
-    return Labels(truth, reward, sorted(events, key=lambda event: (event.stamp_ns, event.received_ns)))
+    return Labels(truth, sorted(events, key=lambda event: (event.stamp_ns, event.received_ns)))
+
+
+def make_reward(series: Series, contract: Contract) -> Truth:
+    """Rewards by stamp; nobody's where there are none."""
+    return _truth(series, None, 1, contract.dt)
 
 
 def _truth(values: Series | None, seen: Series | None, dim: int, dt: float) -> Truth:
