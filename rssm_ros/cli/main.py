@@ -2,11 +2,14 @@
 
 A command is a module of this package with `add_parser(subparsers)`; it is imported only when asked for, so
 that `rssm verify` needs no torch and `rssm train` no ROS. Exit codes: 0 pass, 1 a check failed, 2 usage or
-environment, 130 stopped before it was done.
+environment, 130 stopped before it was done, 141 nobody reads what is printed.
 """
 
 import argparse
 import importlib
+import os
+import select
+import signal
 import sys
 from collections.abc import Sequence
 from concurrent.futures import BrokenExecutor
@@ -50,7 +53,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
             subparsers.add_parser(name, help=text, add_help=False)
     parsed = parser.parse_args(words)
     try:
-        return int(parsed.run(parsed))
+        code = int(parsed.run(parsed))
+        sys.stdout.flush()
+        return code
+    except BrokenPipeError:
+        if not _nobody_reads():
+            raise
+        return 128 + signal.SIGPIPE
     except KeyboardInterrupt:
         print("rssm: stopped", file=sys.stderr)
         return 130
@@ -59,6 +68,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise
         print(f"rssm {parsed.command}: {error}", file=sys.stderr)
         return 2
+
+
+def _nobody_reads() -> bool:
+    """Whether standard output is a pipe whose reader has gone (`rssm ... | head`); what is left for it then
+    vanishes.
+    """
+    output, asked = sys.stdout.fileno(), select.poll()
+    asked.register(output, 0)
+    if not any(event & select.POLLERR for _, event in asked.poll(0)):
+        return False
+    os.dup2(os.open(os.devnull, os.O_WRONLY), output)
+    return True
 
 
 def _is_ours(error: Exception) -> bool:

@@ -2,6 +2,8 @@
 
 import os
 import signal
+import subprocess
+import sys
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 
@@ -45,4 +47,21 @@ def test_what_people_can_help_is_one_line_and_exit_2(run, told, monkeypatch, cap
 def test_a_fault_of_ours_keeps_its_traceback(fault, monkeypatch):
     monkeypatch.setattr(compare, "run", raising(fault))
     with pytest.raises(type(fault)):
+        main(["compare", "a", "b"])
+
+
+def test_a_reader_that_goes_away_ends_it_without_a_word():
+    """`rssm ... | head`: no traceback, and the code that a shell gives for a closed pipe."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    command = [sys.executable, "-m", "rssm_ros.cli.main", "contract", "manipulator", "--json"]
+    ended = subprocess.run(command, stdout=writer, stderr=subprocess.PIPE, timeout=60)
+    os.close(writer)
+    assert (ended.returncode, ended.stderr) == (141, b"")
+
+
+def test_another_broken_pipe_is_a_fault_of_ours(monkeypatch, capfd):
+    monkeypatch.setattr(compare, "run", raising(BrokenPipeError(32, "Broken pipe")))
+    monkeypatch.setattr(sys, "stdout", sys.__stdout__)
+    with pytest.raises(BrokenPipeError):
         main(["compare", "a", "b"])
