@@ -6,6 +6,7 @@ environment, 130 stopped before it was done, 141 nobody reads what is printed.
 """
 
 import argparse
+import errno
 import importlib
 import os
 import select
@@ -37,6 +38,7 @@ COMMANDS = {
     "faults": "what losses, delays, disorder and nonsense cost the belief",
     "scene": "measure the sorting cell: is memory what makes the difference?",
 }
+FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -92,7 +94,8 @@ def _is_ours(error: Exception) -> bool:
     if isinstance(error, BrokenExecutor):
         error.args = ("a worker process was killed, most often for lack of memory; give fewer --workers",)
         return True
-    named = isinstance(error, OSError) and error.filename is not None  # --out is a file, no right to read ...
+    # --out is a file, no right to read, a full disk ...
+    named = isinstance(error, OSError) and (error.filename is not None or error.errno in FULL)
     ours = type(error).__module__.split(".")[0] == "rssm_ros"
     return ours or named or isinstance(error, FileNotFoundError)
 

@@ -32,6 +32,7 @@ def raising(error):
     [
         (killed_worker, "a worker process was killed"),
         (raising(PermissionError(13, "Permission denied", "out")), "Permission denied: 'out'"),
+        (raising(OSError(28, "No space left on device")), "No space left on device"),
         (raising(EvaluationError("a page: is not one")), "a page: is not one"),
         (raising(ModuleNotFoundError("No module named 'av'")), "install the extra"),
     ],
