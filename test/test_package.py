@@ -136,7 +136,7 @@ def test_every_command_explains_itself(command: str, capsys: pytest.CaptureFixtu
             ("nodes.filter_node", "nodes.planner_node", "nodes.gate_node"),
             ("torch", "mujoco", "gymnasium", "cv2"),
         ),
-        (("envs.manipulator", "evaluation.learned", "cli.up"), ("torch", "rclpy")),
+        (("envs.manipulator", "evaluation.runs.learned", "cli.up"), ("torch", "rclpy")),
         (("world_model.model", "training.learner"), ("rclpy", "mujoco")),
     ],
     ids=lambda value: value[0],
