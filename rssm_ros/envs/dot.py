@@ -1,7 +1,8 @@
 """The moving dot: the smallest world in which only a memory knows where something hidden is.
 
 A blurred dot drifts over a small grey picture, bounces off its walls, and vanishes behind rectangles that
-come and go. Its exact generative model, from which a Bayes filter can be written (`evaluation.dot.bayes` is one):
+come and go. Its exact generative model, from which a Bayes filter can be written (`evaluation.dot.bayes` is
+one):
 
 Units are pixels and ticks; pixel (row i, column j) has its centre at y = i, x = j. The state at tick t is
 s_t = (x, y, vx, vy), each axis on its own and alike:
