@@ -135,11 +135,11 @@ class Learner(nn.Module):
         tokens = self._tokens(batch, presence)
         latent = wm.rssm.latent
         evidence = wm.rssm.evidence(tokens, presence)
-        draw = partial(_draw, latent, ticks, noise)
-        shock = self.world.draw(draw, rows)
+        shock = self.world.draw(partial(_draw, latent, ticks, noise), rows)
         beliefs = wm.filter(evidence, batch["action"], batch["is_first"], shock, state)
-        predicted = latent.sample(beliefs.prior, self.world.draw(draw, rows))
-        prior_features = State(beliefs.deter, predicted).features
+        prior_features = torch.stack(
+            self._samples(beliefs.deter, beliefs.prior, self.options.particles, noise)
+        )  # [M, B, T, F]
         weighted: list[tuple[float, Tensor]] = []
         terms: Terms = {}
 
@@ -162,6 +162,7 @@ class Learner(nn.Module):
                 batch["is_first"],
                 self.options.overshoot_horizon,
                 self.options.overshoot_starts,
+                self.options.particles,
                 self.world,
                 noise,
             )
@@ -174,7 +175,7 @@ class Learner(nn.Module):
             if ahead is not None:
                 self._ahead(batch, ahead, add)
             if scales.imitation:
-                self._imitation(batch, prior_features, add)
+                self._imitation(batch, prior_features[0], add)
         if imagine:
             self._imagination(beliefs, batch, noise, add, terms)
         total = torch.stack([scale * value for scale, value in weighted]).sum()
@@ -190,6 +191,15 @@ class Learner(nn.Module):
         with torch.autocast(batch["action"].device.type, torch.bfloat16, enabled=self.options.autocast):
             tokens = wm.tokens(raw, presence)
         return {name: wide(value) for name, value in tokens.items()}
+
+    def _samples(
+        self, deter: Tensor, distribution: Tensor, count: int, noise: torch.Generator
+    ) -> list[Tensor]:
+        """Features [B, T, F] with each of `count` samples of the latents."""
+        (rows, ticks), latent = deter.shape[:2], self.world_model.rssm.latent
+        draw = partial(_draw, latent, ticks, noise)
+        stochs = (latent.sample(distribution, self.world.draw(draw, rows)) for _ in range(count))
+        return [State(deter, stoch).features for stoch in stochs]
 
     def _dynamics(self, beliefs: Beliefs, seen: Tensor, add: Add, terms: Terms) -> None:
         """KL terms of the ticks at which something was seen; elsewhere the posterior *is* the prior."""
@@ -256,21 +266,17 @@ class Learner(nn.Module):
         noise: torch.Generator,
         add: Add,
     ) -> None:
+        """Likelihoods of the labels, each the mean over samples: given what was seen, and before it was."""
         wm, scales = self.world_model, self.options.scales
-        samples = [beliefs.features]
-        for _ in range(self.options.particles - 1):
-            rows, ticks = beliefs.stoch.shape[:2]
-            shock = self.world.draw(partial(_draw, wm.rssm.latent, ticks, noise), rows)
-            stoch = wm.rssm.latent.sample(beliefs.posterior, shock)
-            samples.append(State(beliefs.deter, stoch).features)
-        particles, beta = torch.stack(samples), self.options.target_beta
+        more = self._samples(beliefs.deter, beliefs.posterior, self.options.particles - 1, noise)
+        particles, beta = torch.stack([beliefs.features, *more]), self.options.target_beta
         for name, module in wm.target_heads.items():
             assert isinstance(module, TargetHead)
             label = batch[f"target_{name}"]
             loss, known = losses.target_loss(module, particles, label, beta)
             share = self.world.mean(known.to(loss.dtype).mean()).clamp(min=1e-3)
             add(f"target_{name}", scales.target, loss.mean() / share)
-            loss, known = losses.target_loss(module, prior_features.unsqueeze(0), label, beta)
+            loss, known = losses.target_loss(module, prior_features, label, beta)
             add(f"target_{name}_prior", scales.target_prior, loss.mean() / share)
             if scales.perception and name in self.perception:
                 image = wm.signals.images[0][0]
@@ -285,7 +291,7 @@ class Learner(nn.Module):
         for name, module in wm.target_heads.items():
             assert isinstance(module, TargetHead)
             label = batch[f"target_{name}"].flatten(0, 1)[ahead.places]
-            loss, known = losses.target_loss(module, ahead.features.unsqueeze(0), label, opt.target_beta)
+            loss, known = losses.target_loss(module, ahead.features, label, opt.target_beta)
             counted = known & ahead.within
             share = self.world.mean(self.world.mean_of(ahead.chosen, counted.to(loss.dtype))).clamp(min=1e-3)
             value = self.world.mean_of(ahead.chosen, torch.where(counted, loss, loss.new_zeros(())))

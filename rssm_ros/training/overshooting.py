@@ -5,7 +5,7 @@ the next ticks are known too, so that every one of them is worth a lesson in how
 prior rolls forward as it does in imagination, with the actions really applied (PlaNet, section 4, in the form
 that is left when what matters is labelled: the likelihood of the label instead of the next posterior).
 
-Shapes: B rows, T ticks, n starts, H ticks ahead, F features.
+Shapes: B rows, T ticks, n starts, M particles, H ticks ahead, F features.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from rssm_ros.world_model import Beliefs, State, WorldModel
 class Ahead(NamedTuple):
     """Predictions that were made without seeing anything, and where their labels are."""
 
-    features: Tensor  # [n, H, F], of prior samples 1 to H ticks after the start
+    features: Tensor  # [M, n, H, F], of M streams of prior samples 1 to H ticks after the start
     places: Tensor  # [n, H] int64, row * T + tick of what was predicted
     within: Tensor  # [n, H] bool: no episode begins on the way
     chosen: Chosen
@@ -35,10 +35,12 @@ def overshoot(
     is_first: Tensor,
     horizon: int,
     starts: int,
+    particles: int,
     world: World,
     noise: torch.Generator,
 ) -> Ahead:
-    """Roll `starts` beliefs of the global batch (fewer if there are not as many) `horizon` ticks ahead.
+    """Roll `starts` beliefs of the global batch (fewer if there are not as many) `horizon` ticks ahead, each
+    `particles` times: what may come of it can be several things.
 
     action [B, T, A] applied before each tick, is_first [B, T]. The gradient goes back into the beliefs: they
     are to hold what prediction needs.
@@ -50,7 +52,10 @@ def overshoot(
     begin = row * ticks + chosen.here % (ticks - horizon)
     places = begin.unsqueeze(-1) + torch.arange(1, horizon + 1, device=begin.device)  # [n, H]
     within = ~torch.cummax(is_first.flatten()[places].to(torch.uint8), 1).values.bool()
-    state = State(beliefs.deter.flatten(0, 1)[begin], beliefs.stoch.flatten(0, 1)[begin])
-    shock = chosen.draw(lambda count: model.rssm.latent.noise(count, horizon, generator=noise))
-    ahead = model.imagine(state, action.flatten(0, 1)[places], shock)
-    return Ahead(ahead.features, places, within, chosen)
+    every = begin.repeat_interleave(particles)  # [n M]
+    state = State(beliefs.deter.flatten(0, 1)[every], beliefs.stoch.flatten(0, 1)[every])
+    shock = chosen.draw(lambda count: model.rssm.latent.noise(count, particles, horizon, generator=noise))
+    applied = action.flatten(0, 1)[places].repeat_interleave(particles, 0)
+    ahead = model.imagine(state, applied, shock.flatten(0, 1)).features  # [n M, H, F]
+    streams = ahead.reshape(len(begin), particles, *ahead.shape[1:]).transpose(0, 1)
+    return Ahead(streams, places, within, chosen)

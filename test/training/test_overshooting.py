@@ -14,7 +14,7 @@ from rssm_ros.training.overshooting import overshoot
 from rssm_ros.world_model import Beliefs, Signals, State, WorldModel, preset
 
 SIGNALS = Signals.from_contract(find_contract("manipulator"))
-ROWS, TICKS, HORIZON = 3, 7, 2
+ROWS, TICKS, HORIZON, PARTICLES = 3, 7, 2, 2
 
 
 @pytest.fixture
@@ -38,19 +38,23 @@ def test_every_start_rolls_its_own_actions_and_is_held_against_its_own_ticks(mod
     first[1, 4] = True
     count = ROWS * (TICKS - HORIZON)
     noise = torch.Generator().manual_seed(3)
-    ahead = overshoot(model, beliefs, action, first, HORIZON, 100, World(), noise)
-    assert ahead.features.shape == (count, HORIZON, model.sizes.features)
+    ahead = overshoot(model, beliefs, action, first, HORIZON, 100, PARTICLES, World(), noise)
+    assert ahead.features.shape == (PARTICLES, count, HORIZON, model.sizes.features)
     again = torch.Generator().manual_seed(3)
     torch.randperm(count, generator=again)
-    draws = model.rssm.latent.noise(count, HORIZON, generator=again)
+    draws = model.rssm.latent.noise(count, PARTICLES, HORIZON, generator=again)
     starts = []
     for index, place in enumerate(ahead.places.tolist()):
         row, tick = divmod(place[0] - 1, TICKS)
         starts.append((row, tick))
         assert place == [row * TICKS + tick + 1, row * TICKS + tick + 2] and tick + HORIZON < TICKS
         state = State(beliefs.deter[None, row, tick], beliefs.stoch[None, row, tick])
-        alone = model.imagine(state, action[None, row, tick + 1 : tick + 1 + HORIZON], draws[None, index])
-        torch.testing.assert_close(ahead.features[None, index], alone.features, rtol=1e-4, atol=1e-5)
+        applied = action[None, row, tick + 1 : tick + 1 + HORIZON]
+        for particle in range(PARTICLES):
+            alone = model.imagine(state, applied, draws[None, index, particle])
+            torch.testing.assert_close(
+                ahead.features[particle, index], alone.features[0], rtol=1e-4, atol=1e-5
+            )
         crossed = [row == 1 and tick < 4 <= tick + step for step in (1, 2)]
         assert ahead.within[index].tolist() == [not c for c in crossed]
     assert sorted(starts) == [(row, tick) for row in range(ROWS) for tick in range(TICKS - HORIZON)]
@@ -59,7 +63,9 @@ def test_every_start_rolls_its_own_actions_and_is_held_against_its_own_ticks(mod
 def test_the_gradient_reaches_the_beliefs(model):
     beliefs, action = beliefs_of(model), torch.zeros(ROWS, TICKS, SIGNALS.action_dim)
     first = torch.zeros(ROWS, TICKS, dtype=torch.bool)
-    ahead = overshoot(model, beliefs, action, first, HORIZON, 4, World(), torch.Generator().manual_seed(0))
+    ahead = overshoot(
+        model, beliefs, action, first, HORIZON, 4, PARTICLES, World(), torch.Generator().manual_seed(0)
+    )
     ahead.features.sum().backward()
     touched = beliefs.deter.grad.abs().sum(-1) > 0
     assert int(touched.sum()) == 4 and not touched[:, -HORIZON:].any()
@@ -101,6 +107,7 @@ def test_unlabelled_and_crossing_predictions_count_for_nothing():
             first,
             HORIZON,
             100,
+            PARTICLES,
             World(),
             torch.Generator().manual_seed(0),
         )
