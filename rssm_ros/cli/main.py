@@ -15,6 +15,8 @@ import sys
 from collections.abc import Sequence
 from concurrent.futures import BrokenExecutor
 
+from rssm_ros.nodes.ending import end
+
 # name on the command line -> one line for --help; the module is the name with "_" for "-"
 COMMANDS = {
     "doctor": "what is installed and usable here, and what to do about what is missing",
@@ -53,7 +55,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
             module.add_parser(subparsers)
         else:
             subparsers.add_parser(name, help=text, add_help=False)
-    parsed = parser.parse_args(words)
+    return end("rssm", _run(parser.parse_args(words)))
+
+
+def _run(parsed: argparse.Namespace) -> int:
+    """The command, and what it fails of in a line; returns the exit code."""
     try:
         code = int(parsed.run(parsed))
         sys.stdout.flush()

@@ -7,8 +7,6 @@ import shutil
 import signal
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -19,6 +17,7 @@ from rich.table import Table
 from rich.text import Text
 
 from rssm_ros.contract import Contract, find_contract
+from rssm_ros.nodes.ending import at_the_end
 from rssm_ros.nodes.recorded import Recorded, belief_topics, robot_topics, truth_topics
 
 FAILED, STOPPED = 1, 130
@@ -82,12 +81,12 @@ def run(arguments: argparse.Namespace) -> int:
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda received, _: asked.append(received))
     console = Console(stderr=True, quiet=arguments.json)
-    with _node(arguments.namespace, arguments.sim_time) as (node, executor):
-        recorder = _recorder(node, out, topics, contract, arguments)
-        try:
-            trouble = _watch(recorder, node, executor, arguments, console, asked)
-        finally:
-            recorder.close()
+    node, executor = _node(arguments.namespace, arguments.sim_time)
+    recorder = _recorder(node, out, topics, contract, arguments)
+    try:
+        trouble = _watch(recorder, node, executor, arguments, console, asked)
+    finally:
+        recorder.close()
     found = _found(recorder, out, trouble or recorder.error)
     print(json.dumps(found)) if arguments.json else console.print(_table(recorder, out))
     if found["error"]:
@@ -96,9 +95,10 @@ def run(arguments: argparse.Namespace) -> int:
     return STOPPED if asked and arguments.seconds else 0
 
 
-@contextmanager
-def _node(namespace: str, sim_time: bool) -> Iterator[tuple[Any, Any]]:
-    """A ROS node of our own; rclpy's signal handlers would end it before the bag is closed."""
+def _node(namespace: str, sim_time: bool) -> tuple[Any, Any]:
+    """A ROS node of our own, and what spins it; rclpy's signal handlers would end it before the bag is
+    closed.
+    """
     import rclpy
     from rclpy.exceptions import InvalidNamespaceException
     from rclpy.node import Node
@@ -122,12 +122,14 @@ def _node(namespace: str, sim_time: bool) -> Iterator[tuple[Any, Any]]:
         parameter_overrides=[Parameter("use_sim_time", value=sim_time)],
     )
     executor = make_executor(node)
-    try:
-        yield node, executor
-    finally:
+
+    def leave() -> None:
         executor.shutdown()
         node.destroy_node()
         rclpy.try_shutdown()
+
+    at_the_end(leave)
+    return node, executor
 
 
 def _recorder(

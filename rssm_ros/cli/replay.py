@@ -18,6 +18,7 @@ from rich.text import Text
 
 from rssm_ros.contract import Contract, find_contract
 from rssm_ros.evaluation.runs.trace import TraceError, read_counters
+from rssm_ros.nodes.ending import at_the_end
 from rssm_ros.nodes.graph import ReplayOptions, replay_graph
 from rssm_ros.nodes.processes import NodeProcess, child_environment, end_all
 from rssm_ros.recordings import BagRecording, open_bag
@@ -127,9 +128,9 @@ def _run_graph(
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda received, _: asked.append(received))
     processes = [NodeProcess(node, out / "log", environment) for node in replay_graph(options)]
-    supervisor = None
     try:
         supervisor = Supervisor(contract, processes)
+        at_the_end(supervisor.close)
         supervisor.bring_up(lambda: bool(asked))
         outcome.started = True
         outcome.error = _watch(supervisor, recording, console, asked)
@@ -140,8 +141,6 @@ def _run_graph(
         (out / "log" / "rssm_replay.log").write_text(traceback.format_exc())
     finally:
         outcome.killed = end_all(processes)
-        if supervisor is not None:
-            supervisor.close()
     return outcome
 
 

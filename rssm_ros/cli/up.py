@@ -22,6 +22,7 @@ from rssm_ros import provenance
 from rssm_ros.bundle import BundleError, load_bundle
 from rssm_ros.contract import HIDDEN, Contract, find_contract
 from rssm_ros.evaluation.runs import summary as summaries
+from rssm_ros.nodes.ending import at_the_end
 from rssm_ros.nodes.errors import NodeError
 from rssm_ros.nodes.graph import PLANNERS, GraphOptions, manipulator_graph
 from rssm_ros.nodes.processes import NodeProcess, child_environment, end_all
@@ -168,9 +169,10 @@ def _run_graph(
     asked = _catch_signals()
     console.print(f"starting the nodes (ROS_DOMAIN_ID {environment['ROS_DOMAIN_ID']}) ...")
     processes = [NodeProcess(node, out / "log", environment) for node in manipulator_graph(options)]
-    supervisor, recorder = None, None
+    recorder = None
     try:
         supervisor = Supervisor(contract, processes, options.lockstep)
+        at_the_end(supervisor.close)
         if arguments.record:
             watched = supervisor
             topics = [
@@ -199,8 +201,6 @@ def _run_graph(
             recorder.close()
             outcome.recorded = recorder.counts
             outcome.error = outcome.error or recorder.error
-        if supervisor is not None:
-            supervisor.close()
     return outcome
 
 

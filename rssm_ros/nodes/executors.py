@@ -10,22 +10,28 @@ from typing import Any
 
 from rclpy.executors import ShutdownException, SingleThreadedExecutor, TimeoutException
 
-TOGETHER = 16  # callbacks at most before the node works
+MOST = 1000  # callbacks at most before the node works
 
 
 class WaitSetExecutor(SingleThreadedExecutor):
-    """rclpy's own, with a `spin_once` that takes whatever is ready at once."""
+    """rclpy's own, with a `spin_once` that takes whatever has come at once."""
 
     def spin_once(self, timeout_sec: float | None = None) -> None:
         """Waits for something to do, and does all that is ready with it."""
-        for _ in range(TOGETHER):
+        worked = False
+        for _ in range(MOST):
             try:
                 handler, _, _ = self.wait_for_ready_callbacks(timeout_sec=timeout_sec)
-            except (TimeoutException, ShutdownException):
+            except ShutdownException:
                 return
+            except TimeoutException:  # also behind the last callback of a look that did not wait
+                if not worked:
+                    return
+                worked = False
+                continue
             handler()
             handler.result()  # raises what the callback raised
-            timeout_sec = 0.0
+            worked, timeout_sec = True, 0.0
 
 
 def make_executor(node: Any) -> Any:
@@ -39,3 +45,20 @@ def make_executor(node: Any) -> Any:
         executor = WaitSetExecutor()
     executor.add_node(node)
     return executor
+
+
+def take_all(executor: Any, timeout_sec: float) -> None:
+    """Waits for something to do, and does all that has come by then.
+
+    `/clock` is kept to its newest message, so whoever works after each callback knows a time that is ahead of
+    the observations still waiting, judges them by it, and falls back ever further.
+    """
+    executor.spin_once(timeout_sec=timeout_sec)
+    if isinstance(executor, WaitSetExecutor):
+        return  # it did
+    here: list[bool] = []
+    executor.create_task(lambda: here.append(True))  # behind everything else
+    for _ in range(MOST):
+        if here:
+            return
+        executor.spin_once(timeout_sec=0.0)

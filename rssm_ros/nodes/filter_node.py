@@ -13,11 +13,12 @@ from rssm_ros.nodes.belief_topics import BeliefTopics
 from rssm_ros.nodes.diagnostics import Diagnostics
 from rssm_ros.nodes.filter_trace import FilterTrace
 from rssm_ros.nodes.interfaces import COMMANDS, WATCHDOG, message_type, sensing
-from rssm_ros.nodes.managed import ManagedNode, run
+from rssm_ros.nodes.managed import ManagedNode
 from rssm_ros.nodes.model import BACKEND, load_model
 from rssm_ros.nodes.parameters import Parameter
+from rssm_ros.nodes.running import run
 from rssm_ros.online.belief import NEVER, Belief
-from rssm_ros.online.filter import Filter
+from rssm_ros.online.filter import FUTURE_NS, Filter
 from rssm_ros.online.frozen import AFTER
 
 LOCKSTEP_PATIENCE = 0.3  # s without any message; less than the second that the simulation waits
@@ -125,14 +126,28 @@ class FilterNode(ManagedNode):
                 self._refuse(kind, error)
         if self.value("lockstep") and not self._complete():
             return
-        for belief in self.filter.advance(self.get_clock().now().nanoseconds):
+        self._advance(self._now_ns())
+        for name in self.filter.frozen_cameras:
+            self.get_logger().warning(f"{name} {FROZEN}", throttle_duration_sec=10.0)
+        self._tell()
+
+    def _now_ns(self) -> int:
+        return int(self.get_clock().now().nanoseconds)
+
+    def _advance(self, now_ns: int) -> None:
+        for belief in self.filter.advance(now_ns):
             self._asked, self._latest = belief.stamp_ns, belief
             self._topics.publish(belief, self.filter.ahead(belief), self._picture)
             if self._trace is not None:
                 self._trace.online(belief)
-        for name in self.filter.frozen_cameras:
-            self.get_logger().warning(f"{name} {FROZEN}", throttle_duration_sec=10.0)
-        self._tell()
+
+    def _catch_up(self, stamp_ns: int) -> None:
+        """Where this node was held up, what came meanwhile must not be judged by the time of before: from its
+        future the filter takes nothing.
+        """
+        before, now_ns = self.filter.now_ns, self._now_ns()
+        if before is not None and before + FUTURE_NS < stamp_ns <= now_ns + FUTURE_NS:
+            self._advance(min(stamp_ns, now_ns))
 
     def _tell(self) -> None:
         """What became of the messages, and what is wrong with them, as diagnostics."""
@@ -176,17 +191,18 @@ class FilterNode(ManagedNode):
         return waited or newest == self._asked or (answered and here == set(self._specs))
 
     def _take(self, kind: str, message: Any) -> None:
+        stamp = messages.stamp_ns((message if kind == "/episode" else message.header).stamp)
+        if not self.value("lockstep"):
+            self._catch_up(stamp)
         if kind == "/applied":
             values = messages.read_joints(message, self.contract.channels, ("position",))
-            stamp = messages.stamp_ns(message.header.stamp)
             if message.header.frame_id != WATCHDOG:
                 self._answered = max(self._answered, stamp)
             self.filter.applied(stamp, values)
         elif kind == "/episode":
             if message.frame_id == "reset":
-                self.filter.begin_episode(messages.stamp_ns(message.stamp))
+                self.filter.begin_episode(stamp)
         else:
-            stamp = messages.stamp_ns(message.header.stamp)
             value = messages.read_observation(message, self._specs[kind])
             self._recent.append((kind, stamp))
             self.filter.observe(kind, stamp, value)

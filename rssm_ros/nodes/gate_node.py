@@ -13,8 +13,9 @@ from rssm_ros.contract import JOINT_STATE, find_contract
 from rssm_ros.evaluation.runs.trace import TraceWriter, gate_dtype
 from rssm_ros.nodes.diagnostics import Diagnostics
 from rssm_ros.nodes.interfaces import COMMANDS, WATCHDOG, message_type, sensing
-from rssm_ros.nodes.managed import ManagedNode, run
+from rssm_ros.nodes.managed import ManagedNode
 from rssm_ros.nodes.parameters import Parameter
+from rssm_ros.nodes.running import run
 from rssm_ros.online.gate import MODES, Decision, Gate, GateSettings
 
 DEFAULTS = GateSettings()

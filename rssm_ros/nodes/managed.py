@@ -1,32 +1,17 @@
-"""What every node here shares: a managed life, described parameters, one loop, a last word on SIGTERM.
+"""What every node here shares: a managed life, described parameters, a last word before the end."""
 
-The loop spins one callback at a time and then lets the node work: callbacks only store, so parameter
-services and fresh messages are never starved by inference (and nothing needs a lock). Signals only ask the
-loop to end: rclpy's own handlers would take the publishers away before the safe action is sent.
-"""
-
-import os
-import signal
-import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-import rclpy
 from rcl_interfaces.msg import SetParametersResult
-from rclpy.executors import ExternalShutdownException
 from rclpy.lifecycle import LifecycleNode, LifecyclePublisher, LifecycleState, TransitionCallbackReturn
-from rclpy.signals import SignalHandlerOptions
 
 from rssm_ros.evaluation.runs.trace import write_counters
 from rssm_ros.nodes.errors import NodeError
-from rssm_ros.nodes.executors import make_executor
 from rssm_ros.nodes.parameters import COMMON, Parameter, judge
-from rssm_ros.nodes.processes import PARENT
 
 IDLE = 0.1  # s between looks at the signals when nothing happens
-USAGE = 2  # exit code: this node cannot be configured here
-_STARTER = os.getppid()
 
 
 class ManagedNode(LifecycleNode):
@@ -165,6 +150,12 @@ class ManagedNode(LifecycleNode):
             self.running = False
             self._guarded(self.stop)
 
+    def close(self) -> None:
+        """Saves and lets go, in whatever state it is; of the graph it still is a part."""
+        self.halt()
+        if self._standing is not None:
+            self._guarded(self.tear_down)
+
     def _guarded(self, action: Callable[[], None]) -> bool:
         try:
             action()
@@ -178,65 +169,7 @@ class ManagedNode(LifecycleNode):
         return True
 
 
-def orphaned() -> bool:
-    """Whether the process that started this node (and said so) is gone: a robot must not go on unwatched.
-
-    Between the two another may stand, a debugger that `launch-prefix` names, say.
-    """
-    parent = os.environ.get(PARENT)
-    if parent is None:
-        return False
-    try:
-        os.kill(int(parent), 0)
-    except ProcessLookupError:
-        return True
-    except PermissionError:
-        pass
-    return os.getppid() not in (int(parent), _STARTER)
-
-
 def _is_refusal(error: Exception) -> bool:
     """An error of this package's layers, of the disk, or of what is not installed: told in one line."""
     ours = type(error).__module__.split(".")[0] == "rssm_ros"
     return ours or isinstance(error, OSError | ModuleNotFoundError)
-
-
-def run(make: Callable[[], ManagedNode], arguments: Sequence[str] | None = None) -> int:
-    """Runs a node until SIGINT, SIGTERM, shutdown or its own end; returns the exit code (2 when autostart is
-    refused).
-    """
-    asked: list[int] = []
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda received, _: asked.append(received))
-    words = list(sys.argv if arguments is None else arguments)
-    rclpy.init(args=words, signal_handler_options=SignalHandlerOptions.NO)
-    node = make()
-    executor = make_executor(node)
-    try:
-        if node.value("autostart") and not _autostart(node):
-            return USAGE
-        while rclpy.ok() and not (asked or node.finished or orphaned()):
-            _turn(node, executor)
-    except ExternalShutdownException:
-        pass
-    finally:
-        node.halt()
-        executor.shutdown()
-        node.destroy_node()
-        rclpy.try_shutdown()
-        for number in (signal.SIGINT, signal.SIGTERM):  # a second one, while Python ends, would be a failure
-            signal.signal(number, signal.SIG_IGN)
-    return node.code
-
-
-def _turn(node: ManagedNode, executor: Any) -> None:
-    executor.spin_once(timeout_sec=node.idle() if node.running else IDLE)
-    if node.running:
-        node.work()
-
-
-def _autostart(node: ManagedNode) -> bool:
-    return all(
-        transition() == TransitionCallbackReturn.SUCCESS
-        for transition in (node.trigger_configure, node.trigger_activate)
-    )

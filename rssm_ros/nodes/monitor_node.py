@@ -17,13 +17,14 @@ from rssm_ros.contract import Contract, ObservationSpec, find_contract
 from rssm_ros.nodes.beliefs import belief_of
 from rssm_ros.nodes.diagnostics import Diagnostics
 from rssm_ros.nodes.interfaces import COMMANDS, message_type
-from rssm_ros.nodes.managed import ManagedNode, run
+from rssm_ros.nodes.managed import ManagedNode
 from rssm_ros.nodes.monitor import Monitor, MonitorSettings
 from rssm_ros.nodes.panel import Panel, View
 from rssm_ros.nodes.parameters import Parameter
 from rssm_ros.nodes.raw_topics import RawTopics, Track
 from rssm_ros.nodes.recorded import Recorded, belief_topics, plan_topics, robot_topics, truth_topics
 from rssm_ros.nodes.review_folder import ReviewFolder
+from rssm_ros.nodes.running import run
 from rssm_ros.online.reviews import Surprise
 from rssm_ros.online.surprise import calibrated_after
 

@@ -18,10 +18,11 @@ from rssm_ros.nodes.beliefs import belief_of
 from rssm_ros.nodes.diagnostics import Diagnostics
 from rssm_ros.nodes.graph import PLANNERS
 from rssm_ros.nodes.interfaces import COMMANDS
-from rssm_ros.nodes.managed import ManagedNode, run
+from rssm_ros.nodes.managed import ManagedNode
 from rssm_ros.nodes.model import BACKEND, load_model
 from rssm_ros.nodes.motion import PlannedMotion
 from rssm_ros.nodes.parameters import Parameter
+from rssm_ros.nodes.running import run
 from rssm_ros.online import noise
 from rssm_ros.online.belief import Belief
 from rssm_ros.online.grid import stamp_of

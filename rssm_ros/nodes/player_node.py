@@ -13,9 +13,10 @@ from rssm_ros import messages
 from rssm_ros.contract import ObservationSpec, find_contract
 from rssm_ros.nodes.errors import NodeError
 from rssm_ros.nodes.interfaces import COMMANDS, message_type, sensing
-from rssm_ros.nodes.managed import ManagedNode, run
+from rssm_ros.nodes.managed import ManagedNode
 from rssm_ros.nodes.parameters import Parameter
 from rssm_ros.nodes.playback import Moment, moments
+from rssm_ros.nodes.running import run
 from rssm_ros.online.grid import SECOND
 from rssm_ros.recordings import APPLIED, Event, Observation, RecordingError, open_bag
 

@@ -12,9 +12,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from rssm_ros import paths
+from rssm_ros.nodes.ending import LIMIT
 from rssm_ros.nodes.graph import NodeDescription
 
-PARENT = "RSSM_ROS_PARENT"  # whose end is a node's end; see managed.run
+PARENT = "RSSM_ROS_PARENT"  # whose end is a node's end; see running.orphaned
 
 # What leads a node to other machines, or away from the shipped profile.
 NETWORK = (
@@ -27,7 +28,7 @@ NETWORK = (
     "FASTRTPS_DEFAULT_PROFILES_FILE",
     "CYCLONEDDS_URI",
 )
-PATIENCE = 3.0  # s between SIGTERM and SIGKILL
+PATIENCE = LIMIT + 2.0  # s between SIGTERM and SIGKILL
 _LOGGED = re.compile(r"^\[(?:ERROR|FATAL)\] \[[\d.]+\] \[[^\]]*\]: (.*)$")
 
 

@@ -4,10 +4,11 @@ from pathlib import Path
 
 from rssm_ros.contract import find_contract
 from rssm_ros.nodes.errors import NodeError
-from rssm_ros.nodes.managed import ManagedNode, run
+from rssm_ros.nodes.managed import ManagedNode
 from rssm_ros.nodes.parameters import Parameter
 from rssm_ros.nodes.recorded import belief_topics, robot_topics, truth_topics
 from rssm_ros.nodes.recorder import Recorder
+from rssm_ros.nodes.running import run
 
 
 class RecorderNode(ManagedNode):

@@ -11,10 +11,11 @@ from rssm_ros.contract import find_contract
 from rssm_ros.nodes.camera_faults import Faults
 from rssm_ros.nodes.errors import NodeError
 from rssm_ros.nodes.interfaces import COMMANDS
-from rssm_ros.nodes.managed import ManagedNode, run
+from rssm_ros.nodes.managed import ManagedNode
 from rssm_ros.nodes.parameters import Parameter
 from rssm_ros.nodes.robot_commands import RobotCommands
 from rssm_ros.nodes.robot_topics import RobotTopics, open_viewer
+from rssm_ros.nodes.running import run
 from rssm_ros.nodes.simulated_robot import CLOCK, SimulatedRobot, SimulationTrace
 from rssm_ros.online.grid import SECOND, stamp_of
 

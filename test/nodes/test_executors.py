@@ -62,3 +62,39 @@ def test_both_executors_take_what_has_come(monkeypatch: pytest.MonkeyPatch) -> N
     finally:
         node.destroy_node()
         rclpy.try_shutdown()
+
+
+@pytest.mark.parametrize("kind", ["events", "wait set"])
+def test_all_that_has_come_is_taken_before_the_node_works(monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
+    """Else a node that is held up hears the newest time first, and long after it what was seen by then."""
+    import rclpy
+    from rclpy.node import Node
+    from std_msgs.msg import Float64
+
+    from rssm_ros.nodes.executors import make_executor, take_all
+
+    if kind == "wait set":
+        monkeypatch.setitem(__import__("sys").modules, "rclpy.experimental", None)
+    rclpy.init(args=[])
+    node = Node("test_take_all", enable_rosout=False, start_parameter_services=False)
+    try:
+        seen, times = (node.create_publisher(Float64, f"taken/{name}", 100) for name in ("seen", "time"))
+        got: list[float] = []
+        now: list[float] = []
+        node.create_subscription(Float64, "taken/seen", lambda message: got.append(message.data), 100)
+        node.create_subscription(Float64, "taken/time", lambda message: now.append(message.data), 1)
+        executor = make_executor(node)
+        take_all(executor, 0.02)
+        for number in range(12):
+            times.publish(Float64(data=float(number)))
+            seen.publish(Float64(data=float(number)))
+        time.sleep(0.1)  # it works
+        take_all(executor, 1.0)
+        assert now[-1] == 11.0 and got == [float(number) for number in range(12)]
+        before = time.monotonic()
+        take_all(executor, 0.05)  # nothing comes: as long as it was told, and no longer
+        assert 0.04 < time.monotonic() - before < 1.0 and len(got) == 12
+        executor.shutdown()
+    finally:
+        node.destroy_node()
+        rclpy.try_shutdown()

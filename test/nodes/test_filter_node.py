@@ -48,3 +48,51 @@ def test_diagnostics_say_what_the_belief_does_without() -> None:
     assert unseen(camera=0, odom=3, joints=1) == []
     assert unseen(camera=8, odom=0, joints=-1) == ["camera unseen for 0.4 s", "joints was never seen"]
     assert unseen(lost=True, camera=30, odom=30, joints=-1) == ["lost: nothing was seen for 1 s"]
+
+
+@pytest.mark.parametrize("late", [0.0, 0.06, 0.5])
+def test_what_came_while_the_node_was_held_up_is_of_its_own_time(late: float) -> None:
+    """On a busy machine half of a replay was called the future, or came after its tick was computed."""
+    from collections import deque
+
+    from sensor_msgs.msg import JointState
+
+    from rssm_ros import messages
+    from rssm_ros.contract import find_contract
+    from rssm_ros.nodes.filter_node import FilterNode
+    from rssm_ros.online.filter import Filter
+    from test.online.model import TinyModel
+
+    contract = find_contract("manipulator")
+    told: list[int] = []
+    made: Any = Space(
+        filter=Filter(TinyModel(contract), contract),
+        value=lambda name: {"lockstep": False}[name],
+        _inbox=deque[Any](),
+        _recent=deque[Any](),
+        _specs={spec.name: spec for spec in contract.observations},
+        _topics=Space(publish=lambda belief, *_: told.append(belief.tick)),
+        _picture=None,
+        _trace=None,
+        _tell=lambda: None,
+    )
+    for name in ("_take", "_advance", "_catch_up"):
+        setattr(made, name, getattr(FilterNode, name).__get__(made))
+
+    def turn(now: float, *ticks: int) -> None:
+        for tick in ticks:
+            for spec in contract.observations:
+                if spec.names:
+                    message = JointState()
+                    messages.fill_observation(message, spec, [0.1] * spec.shape[0])
+                    messages.set_stamp(message.header.stamp, tick * TICK)
+                    made._inbox.append((spec.name, message))
+        made._now_ns = lambda: round(now * 1e9)
+        FilterNode.work(made)
+
+    turn(1.0)
+    turn(1.05, 20)
+    turn(1.5 + late, *range(21, 31))  # half a second in one turn
+    counters = made.filter.counters
+    assert (counters["accepted"], counters["future"], counters["late"]) == (11, 0, 0), counters
+    assert told[:10] == list(range(20, 30)) and told == sorted(set(told))

@@ -158,18 +158,18 @@ def test_a_full_disk_does_not_keep_a_node_from_its_end(ros: Any, tmp_path: Path)
 
 
 def test_whoever_started_a_node_and_is_gone_ends_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    from rssm_ros.nodes import managed
+    from rssm_ros.nodes import running
 
-    monkeypatch.delenv(managed.PARENT, raising=False)
-    assert not managed.orphaned()
+    monkeypatch.delenv(running.PARENT, raising=False)
+    assert not running.orphaned()
     with subprocess.Popen(["true"]) as gone:
         gone.wait()
     for pid, expected in ((os.getppid(), False), (os.getpid(), False), (gone.pid, True)):
-        monkeypatch.setenv(managed.PARENT, str(pid))  # the second: a debugger stands between the two
-        assert managed.orphaned() == expected
-    monkeypatch.setenv(managed.PARENT, str(os.getpid()))
-    monkeypatch.setattr(managed, "_STARTER", gone.pid)
-    assert managed.orphaned()
+        monkeypatch.setenv(running.PARENT, str(pid))  # the second: a debugger stands between the two
+        assert running.orphaned() == expected
+    monkeypatch.setenv(running.PARENT, str(os.getpid()))
+    monkeypatch.setattr(running, "_STARTER", gone.pid)
+    assert running.orphaned()
 
 
 def test_a_parameter_that_would_change_nothing_is_refused(ros: Any) -> None:
