@@ -123,8 +123,8 @@ def training_parts(
             at_once += decoder_parts(decoder, f"decoder.{name}")
     at_once += linear_parts(model.reward_head, "heads.reward")
     at_once += linear_parts(model.continue_head, "heads.continue") + linear_parts(actor, "heads.actor")
-    for name, head in model.target_heads.items():  # from `particles` posterior samples and from the prior
-        at_once += scaled(linear_parts(head, f"heads.target_{name}"), particles + 1)
+    for name, head in model.target_heads.items():  # from so many samples of the posterior, and of the prior
+        at_once += scaled(linear_parts(head, f"heads.target_{name}"), 2 * particles)
     return parts + scaled(at_once, frames, 3)
 
 
