@@ -161,11 +161,11 @@ MUTATIONS = (
     ),
     Mutation(
         "two-hot interpolated in symlog space", "two-hot", f"{WORLD}/heads.py",
-        "to_below = torch.where(equal, 1.0, (self.bins[below] - value).abs())\n"
-        "        to_above = torch.where(equal, 1.0, (self.bins[above] - value).abs())",
+        "to_below = (self.bins[below] - value).abs().masked_fill(equal, 1.0)\n"
+        "        to_above = (self.bins[above] - value).abs().masked_fill(equal, 1.0)",
         "squash = lambda x: torch.sign(x) * torch.log1p(x.abs())\n"
-        "        to_below = torch.where(equal, 1.0, (squash(self.bins[below]) - squash(value)).abs())\n"
-        "        to_above = torch.where(equal, 1.0, (squash(self.bins[above]) - squash(value)).abs())",
+        "        to_below = (squash(self.bins[below]) - squash(value)).abs().masked_fill(equal, 1.0)\n"
+        "        to_above = (squash(self.bins[above]) - squash(value)).abs().masked_fill(equal, 1.0)",
     ),
     Mutation(
         "images merged as they come", "port", f"{WORLD}/port.py",

@@ -48,7 +48,6 @@ class ReturnRange(nn.Module):
     def update(self, returns: Tensor) -> Tensor:
         """Take in a batch of returns [...]; the divisor max(1, P95 - P5) as a scalar tensor."""
         flat = wide(returns).flatten()
-        ends = torch.quantile(flat, flat.new_tensor([0.05, 0.95])).to(self.low.dtype)
-        self.low.lerp_(ends[0], self.rate)
-        self.high.lerp_(ends[1], self.rate)
+        for held, share in ((self.low, 0.05), (self.high, 0.95)):  # one by one: a list would wait for a GPU
+            held.lerp_(torch.quantile(flat, share).to(held.dtype), self.rate)
         return (self.high - self.low).clamp(min=1.0)

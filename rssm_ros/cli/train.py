@@ -57,7 +57,7 @@ def add_parser(subparsers: Any) -> None:
     )
     parser.add_argument("--representation", choices=KINDS, help="what teaches the encoder of images")
     parser.add_argument(
-        "--particles", type=int, help="posterior samples that a target's likelihood is the mean of (2)"
+        "--particles", type=int, help="samples of the latent that a target's likelihood is the mean of (2)"
     )
     parser.add_argument(
         "--overshoot-horizon", type=int, help="ticks of prediction that --scale overshoot=W goes on for (12)"

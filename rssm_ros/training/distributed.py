@@ -9,6 +9,7 @@ In a single process every helper is the identity, bit for bit.
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -44,25 +45,6 @@ class _Gather(torch.autograd.Function):
 
 
 @dataclass(frozen=True)
-class Chosen:
-    """Elements that were drawn from all of the global batch, and which of them live here.
-
-    here [n]: their indexes into this process's own; slots [n]: their places among all `total` that were drawn
-    (None in a single process: all of them, in order).
-    """
-
-    here: Tensor
-    slots: Tensor | None
-    total: int
-
-    def draw(self, make: Callable[[int], Tensor]) -> Tensor:
-        """Noise for those that live here, [n, ...]; `make(n)` draws it for n elements, here for all of
-        them."""
-        drawn = make(self.total)
-        return drawn if self.slots is None else drawn[self.slots]
-
-
-@dataclass(frozen=True)
 class World:
     """This process among `size`; `host` is a group for numbers that never leave the host's memory."""
 
@@ -92,14 +74,17 @@ class World:
         drawn = make(rows * self.size)
         return drawn[self.rank * rows : (self.rank + 1) * rows] if self.size > 1 else drawn
 
-    def choose(self, noise: torch.Generator, count: int, wanted: int) -> Chosen:
-        """`wanted` different ones of all processes' elements, of which this process has `count`."""
-        order = torch.randperm(count * self.size, generator=noise, device=noise.device)[:wanted]
-        if self.size == 1:
-            return Chosen(order, None, len(order))
-        # This waits for a GPU: how many live here is known once they are drawn, and shapes follow from it.
-        slots = torch.nonzero(torch.div(order, count, rounding_mode="floor") == self.rank).flatten()
-        return Chosen(order[slots] - self.rank * count, slots, len(order))
+    def choose(self, noise: torch.Generator, rows: int, ticks: int, wanted: int) -> Tensor:
+        """Places [n], row * T + tick, of `wanted` different ticks of all processes' rows that lie in the
+        `rows` of this one.
+
+        As many of every row, rounded up (all of them at most): so each process knows without asking a GPU
+        how many are its own, their means are the processes' means, and in order they are one process's.
+        """
+        each = min(ticks, math.ceil(wanted / (rows * self.size)))
+        keys = self.draw(lambda count: torch.rand(count, ticks, generator=noise, device=noise.device), rows)
+        begins = ticks * torch.arange(rows, device=keys.device).unsqueeze(1)  # [B, 1]
+        return (begins + keys.argsort(1)[:, :each]).flatten()
 
     # Means and statistics ---------------------------------------------------------------------------------
 
@@ -111,22 +96,6 @@ class World:
         total = value.detach().clone()
         dist.all_reduce(total)
         return total / self.size
-
-    def mean_of(self, chosen: Chosen, value: Tensor) -> Tensor:
-        """Mean of [n, ...] over *all* chosen elements, so that the processes' mean is the global one."""
-        if chosen.slots is None:
-            return value.mean()
-        each = value[0].numel() if len(value) else 1
-        return value.sum() * (self.size / (chosen.total * each))
-
-    def whole(self, chosen: Chosen, value: Tensor) -> Tensor:
-        """[n, ...] -> [total, ...] of all processes, in the order in which they were drawn; no gradient."""
-        if chosen.slots is None:
-            return value
-        full = value.new_zeros(chosen.total, *value.shape[1:])
-        full[chosen.slots] = value.detach()
-        dist.all_reduce(full)
-        return full
 
     def gather(self, rows: Tensor) -> Tensor:
         """[B/n, ...] -> [B, ...] with its gradient: for losses on statistics over the batch."""

@@ -15,7 +15,7 @@ from rssm_ros.behavior import Actor, Critic, ReturnRange
 from rssm_ros.behavior.actor import imitation_loss
 from rssm_ros.behavior.losses import imagination_losses, replay_value_loss
 from rssm_ros.contract import HIDDEN, Contract
-from rssm_ros.training.distributed import Chosen, World
+from rssm_ros.training.distributed import World
 from rssm_ros.training.options import Options
 from rssm_ros.training.overshooting import Ahead, overshoot
 from rssm_ros.training.replay import Batch
@@ -208,7 +208,7 @@ class Learner(nn.Module):
         pair = losses.kl_losses(beliefs.posterior, beliefs.prior, by_tick, latent.kl)
         dyn, rep = (torch.where(seen, term, term.new_zeros(())).mean() for term in pair)
         if opt.free_nats_of == "batch":
-            floor = dyn.new_tensor(opt.free_nats)
+            floor = dyn.new_full((), opt.free_nats)
             dyn, rep = (torch.where(self.world.mean(term) > floor, term, floor) for term in (dyn, rep))
         add("dyn", opt.scales.dyn, dyn)
         add("rep", opt.scales.rep, rep)
@@ -293,9 +293,9 @@ class Learner(nn.Module):
             label = batch[f"target_{name}"].flatten(0, 1)[ahead.places]
             loss, known = losses.target_loss(module, ahead.features, label, opt.target_beta)
             counted = known & ahead.within
-            share = self.world.mean(self.world.mean_of(ahead.chosen, counted.to(loss.dtype))).clamp(min=1e-3)
-            value = self.world.mean_of(ahead.chosen, torch.where(counted, loss, loss.new_zeros(())))
-            add(f"target_{name}_ahead", opt.scales.overshoot, value / share)
+            share = self.world.mean(counted.to(loss.dtype).mean()).clamp(min=1e-3)
+            value = torch.where(counted, loss, loss.new_zeros(()))
+            add(f"target_{name}_ahead", opt.scales.overshoot, value.mean() / share)
 
     # Behavior ---------------------------------------------------------------------------------------------
 
@@ -319,10 +319,11 @@ class Learner(nn.Module):
         """
         opt, scales = self.options, self.options.scales
         deter, stoch = beliefs.deter.detach().flatten(0, 1), beliefs.stoch.detach().flatten(0, 1)
-        chosen = self.world.choose(noise, len(deter), opt.starts)
-        start = State(deter[chosen.here], stoch[chosen.here])
-        standing = batch["action"].flatten(0, 1)[chosen.here]
-        features, actions = self._rollout(start, standing, noise, chosen)
+        rows, ticks = batch["is_first"].shape
+        here = self.world.choose(noise, rows, ticks, opt.starts)
+        start = State(deter[here], stoch[here])
+        standing = batch["action"].flatten(0, 1)[here]
+        features, actions = self._rollout(start, standing, noise)
         with torch.no_grad():
             reward = self.world_model.predict_reward(features)
             continue_ = self.world_model.predict_continue(features)
@@ -335,15 +336,14 @@ class Learner(nn.Module):
             reward,
             continue_,
             entropy_scale=scales.entropy,
-            gather=partial(self.world.whole, chosen),
+            gather=self.world.gather,
         )
-        add("policy", scales.policy, self.world.mean_of(chosen, found.policy))
-        add("critic", scales.critic, self.world.mean_of(chosen, found.value))
-        terms["imagined_return"] = self.world.mean_of(chosen, found.returns)
-        rows, ticks = batch["is_first"].shape
+        add("policy", scales.policy, found.policy.mean())
+        add("critic", scales.critic, found.value.mean())
+        terms["imagined_return"] = found.returns.mean()
         if scales.replay_value and opt.starts >= rows * self.world.size * ticks:
             bootstrap = found.returns.new_zeros(rows * ticks)
-            bootstrap[chosen.here] = found.returns[:, 0]  # from every tick there is one
+            bootstrap[here] = found.returns[:, 0]  # from every tick there is one
             loss = replay_value_loss(
                 self.critic,
                 beliefs.features,
@@ -355,22 +355,20 @@ class Learner(nn.Module):
             add("replay_value", scales.replay_value, loss.mean())
 
     @torch.no_grad()
-    def _rollout(
-        self, state: State, standing: Tensor, noise: torch.Generator, chosen: Chosen
-    ) -> tuple[Tensor, Tensor]:
+    def _rollout(self, state: State, standing: Tensor, noise: torch.Generator) -> tuple[Tensor, Tensor]:
         """H steps of the actor in the prior: features [N, H + 1, F], the actor's samples [N, H, A].
 
         The model is shown what the limits would let through after `standing` [N, A], the action that was
         applied before: it has never seen anything else, and the robot never does anything else.
         """
-        wm = self.world_model
+        wm, count = self.world_model, len(standing)
         features, actions = [state.features], []
         for _ in range(self.options.horizon):
             mean, std = self.actor(features[-1])
-            shock = chosen.draw(partial(_normals, mean.shape[1], noise))
+            shock = self.world.draw(partial(_normals, mean.shape[1], noise), count)
             actions.append(mean + std * shock)
             standing = follow(standing, actions[-1], self.slew)
-            draw = chosen.draw(partial(wm.rssm.latent.noise, generator=noise))
+            draw = self.world.draw(partial(wm.rssm.latent.noise, generator=noise), count)
             state, _ = wm.imagine_step(state, standing, draw)
             features.append(state.features)
         return torch.stack(features, 1), torch.stack(actions, 1)

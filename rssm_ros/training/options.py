@@ -84,16 +84,18 @@ class Options:
     decay: bool = False  # a cosine down to 2 % over the budget, instead of constant
     free_nats: float = 1.0  # of KL, below which nothing is gained
     free_nats_of: str = "tick"  # DreamerV3 and PlaNet: of every tick's KL; "batch": of the mean (DreamerV1)
-    particles: int = 2  # posterior samples in the target likelihood
+    particles: int = 2  # samples of the latent in a target's likelihood, of the posterior as of the prior
     # 0: a target's plain likelihood, whose gradient sure ticks rule; 1: as far as the mean goes, the squared
     # error's, which unsure ones do.
     target_beta: float = 0.5
     overshoot_horizon: int = 12  # ticks
-    overshoot_starts: int = 64  # beliefs per update that predict so far ahead
+    overshoot_starts: int = (
+        64  # beliefs per update that predict so far ahead: each row as many, rounded up
+    )
     decode_stride: int = 1  # reconstruct every n-th tick; which ones goes round with the update's number
     imagination_fraction: float = 0.2  # last share of the budget that also learns in imagination
     horizon: int = 10  # ticks of imagination
-    starts: int = 256  # beliefs per update that it starts from
+    starts: int = 256  # beliefs per update that it starts from: each row as many, rounded up
     autocast: bool = True  # bfloat16 for all but the recurrence
     checkpoint_minutes: float = 5.0
     validate_minutes: float = 5.0

@@ -51,8 +51,9 @@ class TwoHotHead(nn.Module):
         above = last + 1 - (self.bins > value.unsqueeze(-1)).sum(-1)
         below, above = below.clamp(0, last), above.clamp(0, last)
         equal = below == above
-        to_below = torch.where(equal, 1.0, (self.bins[below] - value).abs())
-        to_above = torch.where(equal, 1.0, (self.bins[above] - value).abs())
+        # Filled, not chosen from a number: `where` would copy it to a GPU, and wait.
+        to_below = (self.bins[below] - value).abs().masked_fill(equal, 1.0)
+        to_above = (self.bins[above] - value).abs().masked_fill(equal, 1.0)
         total = to_below + to_above
         log_probs = torch.log_softmax(logits, -1)
         left = log_probs.gather(-1, below.unsqueeze(-1)).squeeze(-1)

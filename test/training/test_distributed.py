@@ -139,7 +139,7 @@ def test_free_nats_of_the_batch_are_those_of_all_of_it(results):
 @pytest.mark.parametrize("name", ["everywhere", "gaussian", "ahead", "recurrent"])
 def test_other_kinds_equal_too(results, name):
     """Imagination from every tick, with the critic on replay; Gaussian latents and the product posterior;
-    overshooting from a share of the beliefs that is not dealt out evenly; a baseline, by the same loop."""
+    overshooting from a share of the beliefs; a baseline, by the same loop."""
     assert worst(results(name, 1), results(name, 2), "parameter/") <= 1e-9
 
 
@@ -191,12 +191,30 @@ def test_half_of_torchrun_s_variables_is_an_error(monkeypatch):
         join()
 
 
+@pytest.mark.parametrize("size", [1, 2, 3])
+@pytest.mark.parametrize(("wanted", "each"), [(1, 1), (6, 1), (7, 2), (24, 4), (1000, 5)])
+def test_all_processes_together_choose_what_one_does(size, wanted, each):
+    """Different ticks, as many of every row; what each process holds is known without looking."""
+    rows, ticks, noise = 6 // size, 5, torch.Generator()
+    here = [World(r, size).choose(noise.manual_seed(3), rows, ticks, wanted) for r in range(size)]
+    assert [len(places) for places in here] == [rows * each] * size
+    found = torch.cat([places + rank * rows * ticks for rank, places in enumerate(here)])
+    assert torch.equal(found, World().choose(noise.manual_seed(3), 6, ticks, wanted))
+    assert len(set(found.tolist())) == len(found)
+    assert torch.equal(torch.bincount(found // ticks), torch.full((6,), each))
+
+
+def test_any_tick_may_be_chosen():
+    noise = torch.Generator().manual_seed(0)
+    counts = sum(torch.bincount(World().choose(noise, 2, 5, 4), minlength=10) for _ in range(1000))
+    assert ((counts - 400).abs() < 80).all(), counts  # five standard deviations
+
+
 def test_a_single_process_is_the_identity():
     world, noise = World(), torch.Generator()
     value = torch.rand(3, 2)
-    chosen = world.choose(noise.manual_seed(0), 9, 3)
-    assert torch.equal(chosen.here, torch.randperm(9, generator=noise.manual_seed(0))[:3])
-    for same in (world.mean(value), world.gather(value), world.whole(chosen, value)):
+    drawn = torch.rand(3, generator=noise.manual_seed(0))
+    assert torch.equal(world.draw(lambda rows: torch.rand(rows, generator=noise.manual_seed(0)), 3), drawn)
+    for same in (world.mean(value), world.gather(value)):
         assert same is value
-    assert torch.equal(world.mean_of(chosen, value), value.mean())
     assert world.largest([1.0, 2.0]) == [1.0, 2.0]

@@ -8,7 +8,6 @@ import torch
 
 from rssm_ros.contract import find_contract
 from rssm_ros.online.limits import Limits
-from rssm_ros.training.distributed import Chosen
 from rssm_ros.training.learner import Learner, follow, normalised_slew
 from rssm_ros.training.options import options
 from rssm_ros.world_model import Beliefs, Signals, preset
@@ -45,8 +44,7 @@ def test_imagination_shows_the_model_only_what_can_be_applied(learner, monkeypat
     rows = 64
     standing = torch.rand(rows, 6) * 2 - 1
     state = learner.world_model.initial_state(rows)
-    everywhere = Chosen(torch.arange(rows), None, rows)
-    _, samples = learner._rollout(state, standing, torch.Generator().manual_seed(0), everywhere)
+    _, samples = learner._rollout(state, standing, torch.Generator().manual_seed(0))
     path = torch.stack([standing, *shown], 1)
     assert path.shape == (rows, learner.options.horizon + 1, 6)
     assert (path.abs() <= 1.0).all()

@@ -24,13 +24,14 @@ from rssm_ros.training.options import options
 from rssm_ros.training.run import Run
 from rssm_ros.training.trainer import Trainer
 
+CHOOSE = World.choose
 MUTATIONS = {
-    "percentile of its own returns": ("whole", lambda self, chosen, value: value),
+    "percentile of its own returns": ("gather", lambda self, rows: rows),
     "mask mean of its own rows": ("mean", lambda self, value: value),
     "noise of its own": ("draw", lambda self, make, rows: make(rows)),
-    "mean over its own starts": (
-        "mean_of",
-        lambda self, chosen, value: value.mean() if value.numel() else value.sum(),
+    "starts of its own": (
+        "choose",
+        lambda self, noise, rows, ticks, wanted: CHOOSE(World(), noise, rows, ticks, wanted // self.size),
     ),
     "statistics of its own": ("gather", lambda self, rows: rows),
     "no exchange": ("average", lambda self, tensors: None),
