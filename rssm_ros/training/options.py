@@ -89,9 +89,7 @@ class Options:
     # error's, which unsure ones do.
     target_beta: float = 0.5
     overshoot_horizon: int = 12  # ticks
-    overshoot_starts: int = (
-        64  # beliefs per update that predict so far ahead: each row as many, rounded up
-    )
+    overshoot_starts: int = 64  # beliefs per update that predict so far ahead, each row as many
     decode_stride: int = 1  # reconstruct every n-th tick; which ones goes round with the update's number
     imagination_fraction: float = 0.2  # last share of the budget that also learns in imagination
     horizon: int = 10  # ticks of imagination

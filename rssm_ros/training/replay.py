@@ -13,7 +13,7 @@ import json
 import math
 import shutil
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -79,10 +79,22 @@ def open_storage(directory: Path, signals: Signals) -> TensorDict:
     files = sorted(directory.glob("episode-*.npz"))
     if not files:
         raise TrainingError(f"{directory} holds no episode-*.npz; make some with `rssm collect`")
-    cache, key = directory / CACHE, _fingerprint(files, signals)
-    if _stamped(cache / STAMP) == key:
+    cache, key, table = directory / CACHE, _fingerprint(files, signals), columns(signals)
+    if _stamped(cache / STAMP) == key and _whole(cache, table):
         return TensorDict.load_memmap(cache / "ticks")
-    return _build(files, cache, key, columns(signals))
+    return _build(files, cache, key, table)
+
+
+def _whole(cache: Path, table: Mapping[str, Column]) -> bool:
+    """Whether every array of a storage has its length: what a broken copy cut off would be read as zeros."""
+    place = cache / "ticks"
+    try:
+        ticks = int(json.loads((cache / STAMP).read_text())["ticks"])
+        sizes = {name: (place / f"{name}.memmap").stat().st_size for name in table}
+        json.loads((place / "meta.json").read_text())
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+    return all(sizes[name] == ticks * column.bytes for name, column in table.items())
 
 
 def _stamped(stamp: Path) -> str | None:

@@ -1,5 +1,6 @@
 """Sequence storage: slices over borders, streams that go on, and data that must be refused."""
 
+import os
 from types import SimpleNamespace
 
 import numpy as np
@@ -178,6 +179,31 @@ def test_a_stamp_that_was_cut_off_means_the_storage_is_built_again(tmp_path):
     directory = synthetic.write(tmp_path / "d", 1, 20)
     open_storage(directory, SIGNALS)
     (directory / ".storage" / "complete.json").write_text('{"finger')
+    assert len(open_storage(directory, SIGNALS)["is_first"]) == 20
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda ticks: os.truncate(ticks / "camera.memmap", 1000),  # torch would make it as long again, of zeros
+        lambda ticks: (ticks / "joints.memmap").unlink(),
+        lambda ticks: (ticks / "meta.json").unlink(),
+        lambda ticks: (ticks / "meta.json").write_text('{"cam'),
+    ],
+    ids=["cut off", "lost", "no list", "list cut off"],
+)
+def test_a_storage_that_is_damaged_is_built_again(tmp_path, damage):
+    directory = synthetic.write(tmp_path / "d", 1, 20)
+    whole = open_storage(directory, SIGNALS)["camera"].clone()
+    damage(directory / ".storage" / "ticks")
+    again = open_storage(directory, SIGNALS)
+    assert torch.equal(again["camera"], whole) and len(again["joints"]) == 20
+
+
+def test_a_storage_that_is_whole_is_not_built_again(tmp_path, monkeypatch):
+    directory = synthetic.write(tmp_path / "d", 1, 20)
+    open_storage(directory, SIGNALS)
+    monkeypatch.setattr(replay, "_build", None)
     assert len(open_storage(directory, SIGNALS)["is_first"]) == 20
 
 
