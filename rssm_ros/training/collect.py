@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from rssm_ros.files import write_whole
+from rssm_ros.training.meaning import KEY, meaning
 from rssm_ros.workers import end_with_parent
 
 Arrays = dict[str, npt.NDArray[Any]]
@@ -126,10 +127,12 @@ def write_summary(source: Source, directory: Path, plans: Iterable[Plan]) -> dic
             ticks += len(arrays["reward"])
         kinds[kind] = kinds.get(kind, 0) + begun
         episodes += begun
-    contract = json.dumps(find_contract(source.contract).to_dict(), sort_keys=True, default=str)
+    found = find_contract(source.contract)
+    contract = json.dumps(found.to_dict(), sort_keys=True, default=str)
     summary = {
         "contract": source.contract,
         "contract_sha256": hashlib.sha256(contract.encode()).hexdigest(),
+        KEY: meaning(found),
         **source.facts,
         "episodes": episodes,
         "ticks": ticks,

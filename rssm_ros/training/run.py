@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from rssm_ros.contract import Contract
 from rssm_ros.provenance import commit
-from rssm_ros.training import checkpoint, health, replay, restore
+from rssm_ros.training import checkpoint, health, meaning, replay, restore
 from rssm_ros.training.augment import augment
 from rssm_ros.training.distributed import join
 from rssm_ros.training.errors import TrainingError
@@ -168,6 +168,8 @@ class Run(ABC):
 
     def _open(self, data: Sequence[Path]) -> list[TensorDict]:
         """Storages; the first process builds what is not there yet."""
+        for path in data:
+            meaning.check(path, self.contract)
         if not self.world.first:
             self.world.wait()
         stores = [replay.open_storage(path, self.signals) for path in data]

@@ -185,7 +185,7 @@ def test_a_stamp_that_was_cut_off_means_the_storage_is_built_again(tmp_path):
 @pytest.mark.parametrize(
     "damage",
     [
-        lambda ticks: os.truncate(ticks / "camera.memmap", 1000),  # torch would make it as long again, of zeros
+        lambda ticks: os.truncate(ticks / "camera.memmap", 1000),  # torch would fill it up with zeros
         lambda ticks: (ticks / "joints.memmap").unlink(),
         lambda ticks: (ticks / "meta.json").unlink(),
         lambda ticks: (ticks / "meta.json").write_text('{"cam'),
