@@ -21,7 +21,7 @@ from rssm_ros.online.belief import NEVER, Belief
 from rssm_ros.online.filter import FUTURE_NS, Filter
 from rssm_ros.online.frozen import AFTER
 
-LOCKSTEP_PATIENCE = 0.3  # s without any message; less than the second that the simulation waits
+LOCKSTEP_PATIENCE = 0.6  # s without any message; less than the second that the simulation waits
 RECENT = 16  # observations, of which the newest tick is looked for
 FROZEN = "shows the same picture again and again while odometry says that the robot moves; it does not count"
 

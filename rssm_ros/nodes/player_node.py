@@ -66,7 +66,8 @@ class PlayerNode(ManagedNode):
             kind = message_type(contract.episode.type)
             self._outputs["episode"] = publisher(kind, contract.episode.topic, COMMANDS)
         self._truth = [TruthTopic(self, target, self._recording.truth) for target in contract.targets]
-        self.create_subscription(PointCloud2, "filter_node/belief", self._on_belief, COMMANDS, raw=True)
+        belief = "filter_node/belief"
+        self._answers = self.create_subscription(PointCloud2, belief, self._on_belief, COMMANDS, raw=True)
         self._slack_ns = contract.patience_ns + int(AHEAD * contract.dt * SECOND)
 
     def start(self) -> None:
@@ -113,11 +114,14 @@ class PlayerNode(ManagedNode):
     # -- time ---------------------------------------------------------------------------------------------
 
     def _greet(self) -> None:
-        """Tells the time before the first message, until every observation has a listener."""
+        """Tells the time before the first message, until all that a filter takes has a listener, and its
+        beliefs are heard here.
+        """
         assert self._next is not None
         self._tell_time(self._next)
         now = time.monotonic()
-        if not all(self._outputs[name].get_subscription_count() for name in self._specs):
+        heard = getattr(self._answers, "get_publisher_count", lambda: 1)  # not in older distributions
+        if not heard() or not all(topic.get_subscription_count() for topic in self._outputs.values()):
             self._listened = now
         if now - self._listened >= SETTLE or now > self._greeted:
             self._first_ns, self._origin = self._next.logged_ns, now
