@@ -14,7 +14,7 @@ import sys
 from collections.abc import Callable
 from contextlib import suppress
 
-LIMIT = 3.0  # s for leaving the graph and for the interpreter's own end; a quarter of a second as a rule
+LIMIT = 3.0  # s for leaving the graph and for the interpreter's own end; `ros2 launch` asks again after 5
 AFTER = 0.1  # s from the words to the end
 _MONOTONIC, _THREAD = 1, 2  # CLOCK_MONOTONIC, SIGEV_THREAD
 _leaving: list[Callable[[], None]] = []
@@ -71,11 +71,11 @@ def guard(name: str, code: int, limit: float) -> None:
         f"all is saved, but ROS did not let go within {limit:g} s: ended without it "
         "(other nodes may see this one for some seconds more)"
     )
-    library = ctypes.CDLL(None)
     try:
+        library = ctypes.CDLL(None)
         create, say, leave = library.timer_create, library.warnx, library._exit
         ctypes.c_char_p.in_dll(library, "program_invocation_short_name").value = _kept(name)
-    except (AttributeError, ValueError):
+    except (AttributeError, OSError, TypeError, ValueError):
         return
     text = ctypes.cast(_kept(told.replace("%", "%%")), ctypes.c_void_p).value
     for seconds, function, argument in ((limit, say, text), (limit + AFTER, leave, code)):
