@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, ClassVar
 from unittest import mock
 
 import torch
@@ -17,12 +17,16 @@ from torch.utils._pytree import tree_leaves, tree_map
 
 CUDA, CPU = torch.device("cuda", 0), torch.device("cpu")
 TO_PYTHON = {"item", "tolist", "__bool__", "__float__", "__int__", "__len__"}
+TRANSPOSED = Tensor.T.__get__  # type: ignore[attr-defined]
+# What makes the host wait for a GPU: a number or a shape is read from it, or a number is copied to it.
+WAITING = {"item", "tolist", "__bool__", "__float__", "__int__", "cpu", "numpy", "nonzero", "new_tensor"}
 
 
 class OnDevice(Tensor):
     """Wraps `held`, a CPU tensor."""
 
     held: Tensor
+    waits: ClassVar[list[str]] = []  # what waited since somebody cleared it
 
     @staticmethod
     def __new__(cls, held: Tensor) -> OnDevice:
@@ -40,6 +44,8 @@ class OnDevice(Tensor):
     def __torch_function__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = dict(kwargs or {})
         name = getattr(func, "__name__", "")
+        if func == TRANSPOSED:
+            return put(args[0].held.T)
         if func in get_default_nowrap_functions() or name == "__get__":
             with torch._C.DisableTorchFunctionSubclass():
                 return func(*args, **kwargs)
@@ -47,6 +53,10 @@ class OnDevice(Tensor):
             raise RuntimeError(f"{name}: a tensor on cuda and one on the CPU")
         if name in ("numpy", "__array__"):
             raise TypeError("can't convert a cuda tensor to numpy")
+        if name in WAITING or (name == "where" and any(isinstance(x, float) for x in args)):
+            OnDevice.waits.append(name)
+        if name == "__getitem__" and any(x.dtype == torch.bool for x in tree_leaves(args[1]) if is_on(x)):
+            OnDevice.waits.append("a mask as an index")
         asked = [x for x in tree_leaves((args, kwargs)) if isinstance(x, torch.device)]
         args, kwargs = tree_map(_on_cpu, (args, kwargs))
         found = func(*args, **kwargs)
@@ -55,8 +65,25 @@ class OnDevice(Tensor):
         return tree_map(lambda x: put(x) if type(x) is Tensor else x, found)
 
 
+def is_on(value: Any) -> bool:
+    """Whether it is a tensor on the pretended device."""
+    return isinstance(value, OnDevice)
+
+
+class Noise:
+    """A generator there, of the same numbers as one on the CPU."""
+
+    device = CUDA
+
+    def __init__(self, seed: int) -> None:
+        self.held = torch.Generator().manual_seed(seed)
+
+    def initial_seed(self) -> int:
+        return self.held.initial_seed()
+
+
 def _on_cpu(value: Any) -> Any:
-    if isinstance(value, OnDevice):
+    if isinstance(value, OnDevice | Noise):
         return value.held
     return CPU if isinstance(value, torch.device) else value
 
@@ -91,10 +118,11 @@ def accelerator() -> Iterator[None]:
         def made(*args: Any, **kwargs: Any) -> Tensor:
             if kwargs.get("device") != CUDA:
                 return make(*args, **kwargs)
-            return put(make(*args, **{**kwargs, "device": CPU}))
+            return put(make(*args, **{name: _on_cpu(value) for name, value in kwargs.items()}))
 
         return made
 
-    factories = {name: factory(getattr(torch, name)) for name in ("zeros", "ones", "full")}
+    made = ("zeros", "ones", "full", "rand", "randn", "arange")
+    factories = {name: factory(getattr(torch, name)) for name in made}
     with mock.patch.object(Tensor, "to", moved), mock.patch.multiple(torch, **factories):
         yield

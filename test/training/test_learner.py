@@ -1,5 +1,6 @@
 """Imagination: what the world model is shown there is what a robot could do."""
 
+import copy
 from dataclasses import replace
 
 import numpy as np
@@ -7,10 +8,14 @@ import pytest
 import torch
 
 from rssm_ros.contract import find_contract
+from rssm_ros.evaluation.bench.training import made_up
 from rssm_ros.online.limits import Limits
 from rssm_ros.training.learner import Learner, follow, normalised_slew
+from rssm_ros.training.optimizer import Optimizer
 from rssm_ros.training.options import options
 from rssm_ros.world_model import Beliefs, Signals, preset
+
+from . import pretend
 
 CONTRACT = find_contract("manipulator")
 SLEW = normalised_slew(CONTRACT)
@@ -79,6 +84,38 @@ def _rolled(learner: Learner, state):
     steps = learner.options.horizon
     features = state.features.unsqueeze(1).expand(-1, steps + 1, -1)
     return features, torch.zeros(len(features), steps, 6)
+
+
+@pytest.mark.parametrize(
+    ("representation", "posterior", "latent"),
+    [("reconstruction", "concat", None), ("barlow", "product", "gaussian"), ("infonce", "product", None)],
+)
+def test_an_update_on_an_accelerator_gives_the_same_and_waits_for_nothing(representation, posterior, latent):
+    """All that an update can do, but gradients. Reading a number out would wait, and so would sending one."""
+    base = replace(
+        options("debug"), representation=representation, posterior=posterior, latent=latent, autocast=False
+    )
+    scales = replace(base.scales, overshoot=1.0, ensemble=1.0)
+    chosen = replace(base, scales=scales, overshoot_horizon=2, starts=100, free_nats_of="batch")
+    signals = Signals.from_contract(CONTRACT)
+    torch.manual_seed(0)
+    here = Learner(signals, chosen.sizes(), chosen, SLEW).requires_grad_(False)
+    there, batch = copy.deepcopy(here), made_up(signals, 2, 6)
+    pretend.move(there)
+    expected = here(batch, None, torch.Generator().manual_seed(1), True)
+    pretend.OnDevice.waits.clear()
+    with pretend.accelerator():
+        on_it = {name: pretend.put(value) for name, value in batch.items()}
+        found = there(on_it, None, pretend.Noise(1), True)
+        named = [(name, part) for name, part in there.named_parameters() if ".slow." not in name]
+        fine = pretend.put(torch.ones((), dtype=torch.bool))
+        Optimizer(named).step([part * 0.1 for _, part in named], 1e-3, fine)
+        there.critic.update_slow()
+    assert pretend.OnDevice.waits == []
+    assert {"replay_value", "policy", "ensemble", "target_package_ahead"} <= found.terms.keys()
+    for name, value in expected.terms.items():
+        assert pretend.is_on(found.terms[name]), name
+        torch.testing.assert_close(found.terms[name].held, value, rtol=1e-4, atol=1e-5)
 
 
 def test_the_limits_are_no_part_of_a_checkpoint(learner):
