@@ -49,6 +49,8 @@ def check_same(
     state = saved.state
     now, then = asdict(options), {**asdict(Options()), **state["options"]}
     what = [name for name in FIXED if now[name] != then[name]]
+    if bool(now["scales"]["ensemble"]) != bool(then["scales"].get("ensemble", 0.0)):
+        what.append("the ensemble")  # one has some, the other none
     parts = _contract_differs(state, contract)
     if parts:
         what.append(f"the contract ({', '.join(parts)})")

@@ -11,9 +11,14 @@ from rssm_ros.world_model.layers import wide
 def mixed(logits: Tensor, unimix: float) -> Tensor:
     """(1 - unimix) softmax(logits) + unimix / K in float32 at least; [..., S, K] -> [..., S, K]."""
     probs = torch.softmax(wide(logits), -1)
-    if unimix == 0.0:  # a class that underflows to 0 would make KL and entropy 0 log 0
-        return probs.clamp(min=torch.finfo(probs.dtype).tiny)
+    if unimix == 0.0:
+        return lively(probs)
     return probs * (1.0 - unimix) + unimix / logits.shape[-1]
+
+
+def lively(probs: Tensor) -> Tensor:
+    """[..., K] without zeros: a class that underflows to 0 would make KL and entropy 0 log 0."""
+    return probs.clamp(min=torch.finfo(probs.dtype).tiny)
 
 
 def sample_categorical(probs: Tensor, uniform: Tensor) -> Tensor:

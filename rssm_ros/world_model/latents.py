@@ -17,6 +17,7 @@ from torch.nn import functional as F
 from rssm_ros.world_model.categorical import (
     categorical_kl,
     entropy,
+    lively,
     mixed,
     sample_categorical,
     straight_through,
@@ -89,7 +90,7 @@ class Categorical:
         """softmax(log p + sum of bounded evidence); no unimix, the prior's keeps every class alive."""
         bounded = discount.unsqueeze(-1) * (BOUND * torch.tanh(wide(experts) / BOUND))
         evidence = torch.where(presence.unsqueeze(-1), bounded, bounded.new_zeros(())).sum(-2)
-        return torch.softmax(torch.log(prior.detach()) + self._groups(evidence), -1)
+        return lively(torch.softmax(torch.log(prior.detach()) + self._groups(evidence), -1))
 
     def _groups(self, flat: Tensor) -> Tensor:
         return flat.reshape(*flat.shape[:-1], self.groups, self.width)

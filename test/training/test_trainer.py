@@ -292,6 +292,7 @@ def test_one_process_at_a_time_trains_into_a_run(data, tmp_path):
         ({"seed": 9}, "seed"),
         ({"length": 10}, "length"),
         ({"replay_latents": True}, "replay_latents"),
+        ({"scales": replace(TINY.scales, ensemble=1.0)}, "the ensemble"),
     ],
 )
 def test_resuming_something_else_is_refused(data, tmp_path, change, what):

@@ -108,6 +108,17 @@ def test_certainty_without_unimix_is_finite():
     assert latent.kl(sure, other) > 50
 
 
+def test_evidence_against_what_is_all_but_impossible_is_finite():
+    """Without unimix in the prior, or with many experts, a class could vanish: again 0 log 0."""
+    latent = Categorical(1, 3, 0.0)
+    prior = latent.distribution(torch.tensor([[120.0, 0, 0]]))
+    experts = torch.tensor([[[50.0, -50, -50]] * 2], requires_grad=True)
+    posterior = latent.combine(prior, experts, torch.ones(1, 2), torch.ones(1, 2).bool())
+    loss = latent.kl(posterior, prior) + latent.entropy(posterior)
+    assert torch.isfinite(loss).all() and float(posterior.detach().sum()) == pytest.approx(1.0)
+    assert torch.isfinite(torch.autograd.grad(loss.sum(), experts)[0]).all()
+
+
 @pytest.mark.parametrize("latent", [C, G], ids=["categorical", "gaussian"])
 def test_noise_is_the_generator_s(latent):
     one, two = (latent.noise(5, 3, generator=torch.Generator().manual_seed(4)) for _ in range(2))

@@ -4,7 +4,8 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from rssm_ros.world_model.layers import NORM_EPSILON, NormSiLU
+from rssm_ros.world_model import layers
+from rssm_ros.world_model.layers import NORM_EPSILON, NormSiLU, blockwise
 
 
 def formula(x: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
@@ -42,3 +43,14 @@ def test_half_precision_comes_back_as_it_went_in_and_is_computed_in_float32():
     torch.testing.assert_close(
         gradient, torch.autograd.grad(expected.sum(), wide)[0].bfloat16(), rtol=2e-2, atol=1e-3
     )
+
+
+@pytest.mark.parametrize("rows", [3, 2 * layers.MANY])
+def test_blocks_are_one_product_on_a_gpu(rows, monkeypatch):
+    """A loop over blocks is for a CPU's faster kernel; a GPU would start every block's product by itself."""
+    x, weight = torch.randn(4, rows, 5), torch.randn(4, 5, 6)
+    expected = torch.einsum("gni,gio->gno", x, weight)
+    torch.testing.assert_close(blockwise(x, weight), expected, rtol=1e-5, atol=1e-5)
+    monkeypatch.setattr(layers, "affine", None)
+    there = blockwise(x.to("meta"), weight.to("meta"))
+    assert there.shape == expected.shape and there.device.type == "meta"
