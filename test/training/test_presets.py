@@ -19,8 +19,10 @@ from rssm_ros.world_model import Beliefs, Signals, preset
 CONTRACT = find_contract("dot")
 SIGNALS = Signals.from_contract(CONTRACT)
 UPDATES, ENDS = 200, 20
+BATCH, LENGTH, CHUNKS = 4, 4, 2  # enough for a loss to fall by far more than is asked, in a third of the time
 CASES = ["debug", "dot", "manipulator", "planet", "dreamer_v1", "dreamer_v2", "size1m", "size12m"]
-# The same code with other numbers, for a machine with time: the largest takes 10 GB and 34 minutes of a core.
+# The same code with other numbers, for a machine with time: the largest takes 10 GB, and took 34 minutes of a
+# core with sequences of three times the length.
 LARGE = ["size25m", "size50m", "size100m", "size200m", "size400m"]
 
 
@@ -38,12 +40,14 @@ def losses(
     """Every loss term of a short run at a small batch; the rate is high, the warm-up short."""
     prepare(1)
     torch.manual_seed(0)
-    small = {"batch": 4, "length": 12, "chunks": 2, "conv": "strided", "particles": 1, "autocast": False}
+    length = max(LENGTH, options(name).decode_stride)
+    small = {"batch": BATCH, "length": length, "chunks": CHUNKS}
+    small |= {"conv": "strided", "particles": 1, "autocast": False}
     chosen = replace(options(name), **{**small, **changes})
     # The RSSM in full size; thin convolutions and heads, which are not what the presets differ in.
     sizes = replace(chosen.sizes(), depth=4, multipliers=(2, 3, 4), units=32)
     learner = Learner(SIGNALS, sizes, chosen)
-    replay = Replay([open_storage(data, SIGNALS)], 4, 12, 2, seed=0)
+    replay = Replay([open_storage(data, SIGNALS)], BATCH, length, CHUNKS, seed=0)
     named = learner.trained()
     optimizer, found, state = Optimizer(named), {}, None
     for step in range(updates):
@@ -91,7 +95,7 @@ def test_without_a_decoder_the_representation_is_what_falls(data, kind):
     scales = replace(
         options("debug").scales, representation=1.0, target=0.0, target_prior=0.0, perception=0.0
     )
-    # The first two hundred do little: a contrast among 48 noisy pictures begins flat.
+    # The first two hundred do little: a contrast among noisy pictures begins flat.
     learner, found = losses(data, "debug", 2 * UPDATES, representation=kind, scales=scales)
     assert np.mean(found[f"{kind}_camera"][-ENDS:]) < 0.9 * np.mean(found[f"{kind}_camera"][:ENDS])
     assert "camera" in learner.representation

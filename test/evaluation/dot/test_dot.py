@@ -337,9 +337,11 @@ def test_a_bundle_for_something_else_is_refused() -> None:
 
 @pytest.mark.slow
 def test_the_shipped_bundle_beats_constant_velocity() -> None:
-    """Over the score's own episodes; against the exact filter it is held by `rssm evaluate-dot`."""
+    """Over a third of the score's own episodes; over all, and against the exact filter, it is held by `rssm
+    evaluate-dot`.
+    """
     setting = HARD
-    episodes = simulate(setting, range(dot.EPISODES))
+    episodes = simulate(setting, range(dot.EPISODES // 3))
     tracks = dot.believe(Session(share_path("models", "dot")), episodes, 32)
     found = dot.ratio(
         episodes,
