@@ -14,9 +14,14 @@ import sys
 from collections.abc import Callable
 from contextlib import suppress
 
-LIMIT = 3.0  # s for leaving the graph and for the interpreter's own end; `ros2 launch` asks again after 5
+# For leaving the graph and for the interpreter's own end. A busy machine takes its time, so it is processor
+# time that tells a spin; who only stands still is waited for longer, but ends before `ros2 launch` kills.
+SPINNING, STANDING = 2.0, 8.0  # s of processor time, s
 AFTER = 0.1  # s from the words to the end
-_MONOTONIC, _THREAD = 1, 2  # CLOCK_MONOTONIC, SIGEV_THREAD
+WORDS = (
+    "all is saved, but ROS does not let go: ended without it (others may see this one for some seconds more)"
+)
+_MONOTONIC, _PROCESSOR, _THREAD = 1, 2, 2  # CLOCK_MONOTONIC, CLOCK_PROCESS_CPUTIME_ID, SIGEV_THREAD
 _leaving: list[Callable[[], None]] = []
 _words: list[object] = []  # what the C library still points at
 
@@ -46,45 +51,42 @@ def at_the_end(leave: Callable[[], None]) -> None:
 
 
 def end(name: str, code: int) -> int:
-    """Leaves the graph as `at_the_end` was told and returns `code`; or ends the process with it after LIMIT
-    seconds.
+    """Leaves the graph as `at_the_end` was told and returns `code`; or ends the process with it where
+    that takes too long.
 
     name: of the node or program, for the words on standard error. Everything must be saved by now. Where
-    there is nothing to leave nothing happens. The process has to end behind this: the limit stays.
+    there is nothing to leave nothing happens. The process has to end behind this: the limits stay.
     """
     if _leaving:
         for stream in (sys.stdout, sys.stderr):
             with suppress(OSError, ValueError):  # nobody may read them any more
                 stream.flush()
-        guard(name, code, LIMIT)
+        guard(name, code)
         while _leaving:
             _leaving.pop()()
         gc.collect()  # a lifecycle node leaves with its last reference, of which it holds some itself
     return code
 
 
-def guard(name: str, code: int, limit: float) -> None:
-    """Ends this process with `code` after `limit` seconds, whoever holds Python's lock. Without POSIX timers
-    it does nothing.
+def guard(name: str, code: int) -> None:
+    """Ends this process with `code` when the limits are over, whoever holds Python's lock. Without POSIX
+    timers it does nothing.
     """
-    told = (
-        f"all is saved, but ROS did not let go within {limit:g} s: ended without it "
-        "(other nodes may see this one for some seconds more)"
-    )
     try:
         library = ctypes.CDLL(None)
         create, say, leave = library.timer_create, library.warnx, library._exit
         ctypes.c_char_p.in_dll(library, "program_invocation_short_name").value = _kept(name)
     except (AttributeError, OSError, TypeError, ValueError):
         return
-    text = ctypes.cast(_kept(told.replace("%", "%%")), ctypes.c_void_p).value
-    for seconds, function, argument in ((limit, say, text), (limit + AFTER, leave, code)):
-        address = ctypes.cast(function, ctypes.c_void_p).value
-        event = _Event(value=argument, notify=_THREAD, function=address)
-        timer = ctypes.c_void_p()
-        span = _Span(first_s=int(seconds), first_ns=int(seconds % 1 * 1e9))
-        if create(_MONOTONIC, ctypes.byref(event), ctypes.byref(timer)) == 0:
-            library.timer_settime(timer, 0, ctypes.byref(span), None)
+    text = ctypes.cast(_kept(WORDS), ctypes.c_void_p).value
+    for clock, limit in ((_PROCESSOR, SPINNING), (_MONOTONIC, STANDING)):
+        for seconds, function, argument in ((limit, say, text), (limit + AFTER, leave, code)):
+            address = ctypes.cast(function, ctypes.c_void_p).value
+            event = _Event(value=argument, notify=_THREAD, function=address)
+            timer = ctypes.c_void_p()
+            span = _Span(first_s=int(seconds), first_ns=int(seconds % 1 * 1e9))
+            if create(clock, ctypes.byref(event), ctypes.byref(timer)) == 0:
+                library.timer_settime(timer, 0, ctypes.byref(span), None)
 
 
 def _kept(text: str) -> bytes:

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from rssm_ros import paths
-from rssm_ros.nodes.ending import LIMIT
+from rssm_ros.nodes.ending import SPINNING
 from rssm_ros.nodes.graph import NodeDescription
 
 PARENT = "RSSM_ROS_PARENT"  # whose end is a node's end; see running.orphaned
@@ -28,7 +28,7 @@ NETWORK = (
     "FASTRTPS_DEFAULT_PROFILES_FILE",
     "CYCLONEDDS_URI",
 )
-PATIENCE = LIMIT + 2.0  # s between SIGTERM and SIGKILL
+PATIENCE = SPINNING + 3.0  # s between SIGTERM and SIGKILL
 _LOGGED = re.compile(r"^\[(?:ERROR|FATAL)\] \[[\d.]+\] \[[^\]]*\]: (.*)$")
 
 

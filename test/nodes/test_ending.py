@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
-WORDS = "some_node: all is saved, but ROS did not let go within 0.5 s: ended without it"
+WORDS = "some_node: all is saved, but ROS does not let go: ended without it"
 BEGIN = """
 import atexit, ctypes, os, sys, threading, time
 from rssm_ros.nodes import ending
-ending.LIMIT = 0.5
+ending.STANDING = 0.5
 def hold(*_): ctypes.PyDLL(None).sleep(60)  # keeps Python's lock, as Fast DDS does
 """
 
@@ -29,11 +29,12 @@ def python(script: str) -> "subprocess.Popen[str]":
     ("held_up", "code"),
     [
         ("ending.at_the_end(hold)", 0),
+        ("ending.SPINNING, ending.STANDING = 0.5, 40; ending.at_the_end(lambda: 3 ** 10**9)", 3),
         ("ending.at_the_end(int); atexit.register(hold)", 3),  # the interpreter's own end
         ("ending.at_the_end(lambda: time.sleep(60))", 0),  # held up without the lock
         ("ending.at_the_end(lambda: threading.Thread(target=hold).start() or time.sleep(60))", 3),
     ],
-    ids=["leaving", "Python's end", "asleep", "another thread"],
+    ids=["leaving", "spinning", "Python's end", "asleep", "another thread"],
 )
 def test_who_is_held_up_ends_with_its_own_code_and_a_word(held_up: str, code: int) -> None:
     process = python(f"{held_up}\nprint('saved')\nsys.exit(ending.end('some_node', {code}))")
@@ -62,7 +63,7 @@ def test_a_node_ends_with_its_work_saved(tmp_path: Path, held_up: bool) -> None:
 from pathlib import Path
 from rssm_ros.nodes import recorder_node, running
 if {held_up}: recorder_node.RecorderNode.destroy_node = hold
-else: ending.LIMIT = 20.0
+else: ending.SPINNING = ending.STANDING = 20.0
 def participant(): return any(p.read_text() == "dds.ev.0\\n" for p in Path("/proc/self/task").glob("*/comm"))
 def live(*given): print(participant()); return lived(*given)
 lived, running._live = running._live, live
@@ -78,5 +79,5 @@ sys.exit(code)
     process.send_signal(signal.SIGTERM)
     told, complained = process.communicate(timeout=40)
     assert process.returncode == 0 and told == ("True\n" if held_up else "True\nFalse\n")
-    assert ("recorder_node: all is saved, but ROS did not let go" in complained) == held_up, complained
+    assert ("recorder_node: all is saved, but ROS does not let go" in complained) == held_up, complained
     assert (tmp_path / "recorder_node.counters.json").is_file()
