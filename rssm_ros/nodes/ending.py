@@ -78,7 +78,7 @@ def guard(name: str, code: int) -> None:
         ctypes.c_char_p.in_dll(library, "program_invocation_short_name").value = _kept(name)
     except (AttributeError, OSError, TypeError, ValueError):
         return
-    text = ctypes.cast(_kept(WORDS), ctypes.c_void_p).value
+    text = ctypes.cast(ctypes.c_char_p(_kept(WORDS)), ctypes.c_void_p).value
     for clock, limit in ((_PROCESSOR, SPINNING), (_MONOTONIC, STANDING)):
         for seconds, function, argument in ((limit, say, text), (limit + AFTER, leave, code)):
             address = ctypes.cast(function, ctypes.c_void_p).value
