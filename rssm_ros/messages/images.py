@@ -75,8 +75,7 @@ def _raw(message: Any) -> Pixels:
             "shape",
         )
     # The last row may lack its padding, so rows are viewed, not reshaped.
-    strides = (step, size, 1)
-    pixels = np.lib.stride_tricks.as_strided(data, (height, width, size), strides, writeable=False)
+    pixels: Pixels = np.ndarray((height, width, size), np.uint8, data, strides=(step, size, 1))
     if size == 1:
         return np.ascontiguousarray(pixels)
     # A slice, not the list of channels: so rgb8 is copied row by row, not number by number.

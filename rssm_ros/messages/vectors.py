@@ -1,6 +1,7 @@
 """Numbers out of messages: by dotted path, and by joint name."""
 
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -17,9 +18,9 @@ def read_field(message: Any, path: str) -> float:
     Raises MessageError `field` naming the step that is missing.
     """
     value = message
-    for step in path.split("."):
+    for step in _steps(path):
         try:
-            value = value[int(step)] if step.isdigit() else getattr(value, step)
+            value = getattr(value, step) if isinstance(step, str) else value[step]
         except (AttributeError, IndexError, TypeError):
             told = f"field {path!r}: {type(value).__name__} has no {step!r}; correct the contract's fields"
             raise MessageError(told, "field") from None
@@ -28,6 +29,11 @@ def read_field(message: Any, path: str) -> float:
     except (TypeError, ValueError):
         told = f"field {path!r} is a {type(value).__name__}, expected a number"
         raise MessageError(told, "field") from None
+
+
+@lru_cache(maxsize=256)  # the same few paths, message after message
+def _steps(path: str) -> tuple[str | int, ...]:
+    return tuple(int(step) if step.isdigit() else step for step in path.split("."))
 
 
 def read_fields(message: Any, paths: Sequence[str]) -> Vector:

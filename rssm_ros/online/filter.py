@@ -21,7 +21,7 @@ from rssm_ros.online.errors import FilterError
 from rssm_ros.online.frozen import AFTER
 from rssm_ros.online.grid import SECOND, stamp_of, tick_from, tick_of
 from rssm_ros.online.memory import Snapshot, pack, unpack
-from rssm_ros.online.preprocess import prepare
+from rssm_ros.online.preprocess import all_finite, prepare
 from rssm_ros.online.recursion import Recursion
 from rssm_ros.online.report import belief_of
 from rssm_ros.online.ring import DUPLICATE
@@ -124,7 +124,7 @@ class Filter(Recursion):
         command = np.array(si, np.float64)
         if command.shape != (self.contract.action_dim,):
             return self._count("applied", "shape")
-        if np.isinf(command).any() or np.isnan(command).all():
+        if not all_finite(command) and (np.isinf(command).any() or np.isnan(command).all()):
             return self._count("applied", "non_finite")
         return self._once_time_is_known(lambda: self._apply(stamp_ns, command))
 

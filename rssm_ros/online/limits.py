@@ -18,17 +18,18 @@ class Limits:
 
     def __init__(self, contract: Contract) -> None:
         self.low, self.high, self.slew = contract.low, contract.high, contract.slew
+        self._span = self.high - self.low
         self._actions = contract.actions
         self._slices = contract.action_slices()
 
     def scale(self, normalised: npt.ArrayLike) -> Vector:
         """[-1, 1] -> SI. Values outside [-1, 1] are clipped."""
         unit = np.clip(np.asarray(normalised, np.float64), -1.0, 1.0)
-        return self.low + (unit + 1.0) * 0.5 * (self.high - self.low)
+        return self.low + (unit + 1.0) * 0.5 * self._span
 
     def normalise(self, si: npt.ArrayLike) -> Vector:
         """SI -> [-1, 1]; the inverse of `scale` inside the range."""
-        return 2.0 * (np.asarray(si, np.float64) - self.low) / (self.high - self.low) - 1.0
+        return 2.0 * (np.asarray(si, np.float64) - self.low) / self._span - 1.0
 
     def step(self, previous: npt.ArrayLike, wanted: npt.ArrayLike, dt: float) -> Vector:
         """The command nearest to `wanted` (SI) that may follow `previous` (SI) within dt seconds.

@@ -5,6 +5,7 @@ so it sees the same noise for every number of particles, in every replay and on 
 """
 
 import threading
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -15,6 +16,7 @@ Words = npt.NDArray[np.uint64]
 Uniforms = npt.NDArray[np.float32]
 _LANES = 4  # words per counter value
 _MASK = (1 << 64) - 1
+_UPPER, _UNIT = np.uint64(40), np.float32(2.0**-24)
 
 
 class _Generator(threading.local):
@@ -22,11 +24,14 @@ class _Generator(threading.local):
 
     def __init__(self) -> None:
         self._philox = np.random.Philox(key=0)
-        self._state = self._philox.state  # a copy, as it was made: nothing drawn, the buffer empty
+        # As it was made: nothing drawn, the buffer empty. In lists, whose elements are read in no time.
+        self._key, nothing = [0, 0], [0] * _LANES
+        inner = {"counter": nothing, "key": self._key}
+        self._state: Any = {**self._philox.state, "state": inner, "buffer": nothing}
 
     def raw(self, seed: int, tick: int, count: int) -> Words:
         """The first `count` words of the key (seed, tick)."""
-        self._state["state"]["key"] = np.array([seed & _MASK, tick & _MASK], np.uint64)
+        self._key[:] = seed & _MASK, tick & _MASK
         self._philox.state = self._state
         drawn: Words = self._philox.random_raw(count)
         return drawn
@@ -50,8 +55,7 @@ def draw(latent: Latent, seed: int, tick: int, particles: int) -> Uniforms:
 
 def uniforms(seed: int, tick: int, particles: int, groups: int) -> Uniforms:
     """One uniform in [0, 1) per particle and group, [particles, groups]: the upper 24 bits of each word."""
-    upper = words(seed, tick, particles, groups) >> np.uint64(40)
-    return upper.astype(np.float32) * np.float32(2.0**-24)
+    return (words(seed, tick, particles, groups) >> _UPPER).astype(np.float32) * _UNIT
 
 
 def normals(seed: int, tick: int, particles: int, groups: int) -> Uniforms:

@@ -56,7 +56,7 @@ class Recursion:
         self.deterministic, self.frozen_after = deterministic, frozen_after
         self.limits = Limits(contract)
         self._cameras = FrozenPictures(contract, frozen_after)
-        self._initial = initial_state(session.latent, particles)
+        self._initial, self._max_gap = initial_state(session.latent, particles), contract.max_gap_ticks
 
     def _nothing(self) -> Memory:
         """Before anything was seen or applied."""
@@ -106,7 +106,7 @@ class Recursion:
 
         seen: modality -> the last tick at which it was.
         """
-        return all(tick - last > self.contract.max_gap_ticks for last in seen.values())
+        return all(tick - last > self._max_gap for last in seen.values())
 
     def _begins(self, after: int, until: int) -> bool:
         """Whether an episode begins at one of the ticks after + 1 to until."""

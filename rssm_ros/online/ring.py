@@ -14,6 +14,7 @@ import numpy as np
 from rssm_ros.online.belief import Floats
 from rssm_ros.online.grid import stamp_of
 from rssm_ros.online.limits import Vector
+from rssm_ros.online.preprocess import all_finite
 from rssm_ros.online.steps import Array
 
 ACCEPTED, SUPERSEDED, DUPLICATE, CONFLICT = "accepted", "superseded", "duplicate", "conflict"
@@ -152,8 +153,9 @@ class AppliedLog:
         """The command in force at a stamp, [A], and whether all of it was really applied (else `safe` fills
         in)."""
         value = self._last(stamp_ns)
-        known = np.isfinite(value)
-        return np.where(known, value, self._safe), bool(known.all())
+        if all_finite(value):
+            return value, True
+        return np.where(np.isfinite(value), value, self._safe), False
 
     def _last(self, stamp_ns: int) -> Vector:
         """[A], NaN for channels of which nothing was heard."""
@@ -163,7 +165,7 @@ class AppliedLog:
             if self._restarted(self._stamps[index - 1] if index else None, stamp):
                 before = np.full_like(self._safe, np.nan)
             si = self._log[stamp].si
-            self._merged.append(np.where(np.isfinite(si), si, before))
+            self._merged.append(si if all_finite(si) else np.where(np.isfinite(si), si, before))
         if self._restarted(self._stamps[count - 1] if count else None, stamp_ns):
             return np.full_like(self._safe, np.nan)
         return self._merged[count - 1] if count else self._held

@@ -13,9 +13,9 @@ from collections import Counter
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cache, lru_cache
+from functools import cache, lru_cache, partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import yaml
 
@@ -40,8 +40,7 @@ class Topic:
     count: int  # messages
 
 
-@dataclass(frozen=True)
-class Raw:
+class Raw(NamedTuple):
     """One message as it was recorded. `decode` raises whatever a damaged one makes it raise."""
 
     topic: str
@@ -131,7 +130,7 @@ def _of_file(
     connections = [c for c in reader.connections if (c.topic, full_type(c.msgtype)) in wanted]
     if not connections:
         return
-    decoders = {c.id: _decoder(c, file) for c in connections}
+    known = {c.id: (c.topic, full_type(c.msgtype), _decoder(c, file)) for c in connections}
     stream = reader.messages(connections, start=span[0], stop=span[1])
     while True:
         try:
@@ -141,8 +140,8 @@ def _of_file(
         except Exception:  # a damaged chunk or page: the library raises whatever it met there
             counts[f"skipped/{file.path.name}/truncated"] += 1
             return
-        kind = full_type(connection.msgtype)
-        yield Raw(connection.topic, kind, int(logged_ns), data, decoders[connection.id])
+        topic, kind, decode = known[connection.id]
+        yield Raw(topic, kind, int(logged_ns), data, decode)
 
 
 def full_type(name: str) -> str:
@@ -252,17 +251,19 @@ def _decoder(connection: Any, file: StorageFile) -> Decode:
             f"{file.path}: topic {connection.topic} has the type {kind}, which neither the bag nor ROS's "
             "stock messages define; record it again with a recorder that stores definitions (mcap)"
         )
-    read: Callable[[bytes, str], Any] = store.deserialize_ros1 if file.suffix == ".bag" else _forgiving(store)
+    read: Decode = partial(store.deserialize_ros1, typename=kind)
+    if file.suffix != ".bag":
+        read = _forgiving(store, kind)
     if file.compression == "message":
         unpack = _zstd().decompress
-        return lambda data: read(unpack(data), kind)
-    return lambda data: read(data, kind)
+        return lambda data: read(unpack(data))
+    return read
 
 
-def _forgiving(store: Any) -> Callable[[bytes, str], Any]:
+def _forgiving(store: Any, kind: str) -> Decode:
     """Reads CDR, also with the 4 zeros that rclpy's `serialize_message` puts behind an empty float64[]."""
 
-    def read(data: bytes, kind: str) -> Any:
+    def read(data: bytes) -> Any:
         try:
             return store.deserialize_cdr(data, kind)
         except Exception:

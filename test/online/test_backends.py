@@ -1,6 +1,7 @@
 """Backends: the same answers, buffers that stay, and a device that vanishes in the middle of a run."""
 
 import logging
+from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 
 import numpy as np
@@ -242,12 +243,13 @@ def a_step(session, particles, seed):
     return session._seen(feeds, tokens)
 
 
-def test_bound_buffers_give_the_same_bits_and_what_was_given_out_stays(cpu):
+@pytest.mark.parametrize("provider", [onnx.CPU, "CUDAExecutionProvider"])  # of which only the name is used
+def test_bound_buffers_give_the_same_bits_and_what_was_given_out_stays(cpu, provider):
     backend = cpu._backend
     feeds = [a_step(cpu, 3, seed) for seed in range(4)]
     feeds = [{name: one[name] for name in backend._inputs["filter"]} for one in feeds]
     plain = [backend.run("filter", one) for one in feeds]
-    bound = Bound(backend._sessions["filter"], feeds[0], plain[0], "cpu", onnx.CPU)
+    bound = Bound(backend._sessions["filter"], feeds[0], plain[0], "cpu", provider)
     kept = [bound.run(one) for one in feeds]
     for left, right in zip(plain, kept, strict=True):
         assert left.keys() == right.keys()
@@ -257,15 +259,13 @@ def test_bound_buffers_give_the_same_bits_and_what_was_given_out_stays(cpu):
 
 
 def test_a_warmed_up_shape_runs_bound_and_another_one_does_not(cpu, monkeypatch):
-    """What `onnxruntime-cuda` does, with the CPU in the GPU's place."""
     made = []
 
     def counted(*arguments):
         made.append(arguments[4])
-        return Bound(*arguments[:3], "cpu", *arguments[4:])
+        return Bound(*arguments)
 
     backend = open_backend(DEFAULT, cpu.bundle)
-    backend.device = "cuda"
     monkeypatch.setattr(onnx, "Bound", counted)
     feeds = a_step(cpu, 3, 0)
     backend.warm_up("filter", feeds)
@@ -276,6 +276,17 @@ def test_a_warmed_up_shape_runs_bound_and_another_one_does_not(cpu, monkeypatch)
         left, right = cpu.run("filter", given), backend.run("filter", given)
         assert all(left[name].tobytes() == right[name].tobytes() for name in left)
     assert len(made) == 1
+
+
+def test_threads_that_share_bound_buffers_do_not_mix_them_up(cpu):
+    backend = open_backend(DEFAULT, cpu.bundle)
+    feeds = [a_step(cpu, 3, seed) for seed in range(8)]
+    plain = [cpu.run("filter", one) for one in feeds]
+    backend.warm_up("filter", feeds[0])
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(lambda at: backend.run("filter", feeds[at % 8]), range(400)))
+    for at, outputs in enumerate(found):
+        assert all(outputs[name].tobytes() == plain[at % 8][name].tobytes() for name in outputs)
 
 
 # Parity

@@ -71,6 +71,7 @@ def play(
     session: Session, recording: Recording, how: How, watch: Watch | None = None, name: str = ""
 ) -> Played:
     """The whole recording. Raises EvaluationError where there is nothing to score it by."""
+    session.warm_up(how.particles)
     contract = session.bundle.contract
     truths = {spec.name: recording.truth[spec.name] for spec in contract.targets}
     known = {target: len(truth.stamp_ns) > 0 for target, truth in truths.items()}

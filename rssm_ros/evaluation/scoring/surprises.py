@@ -23,14 +23,15 @@ def surprise_of(ticks: Ticks, bundle: Bundle) -> tuple[Surprise, Floats, Array]:
     limits = np.array([thresholds.get(str(name), math.nan) for name in ticks.pattern], np.float64)
     begins, events = np.zeros(len(ticks), bool), []
     watch, streak, episode = Review(after), 0, -1
-    for row, value in enumerate(ticks.surprise.tolist()):
-        if ticks.episode[row] != episode:
-            watch, streak, episode = Review(after), 0, int(ticks.episode[row])
-        streak = surprised_for(streak, value, float(limits[row]))
-        if watch.tell(value, float(limits[row])):
+    rows = zip(ticks.episode.tolist(), ticks.surprise.tolist(), limits.tolist(), strict=True)
+    for row, (of, value, limit) in enumerate(rows):
+        if of != episode:
+            watch, streak, episode = Review(after), 0, of
+        streak = surprised_for(streak, value, limit)
+        if watch.tell(value, limit):
             begins[row] = True
             where = {"episode": episode, "t_ns": int(ticks.t_ns[row])}
-            events.append({**where, "value": value, "threshold": float(limits[row]), "ticks": streak})
+            events.append({**where, "value": value, "threshold": limit, "ticks": streak})
         elif events and streak > after and events[-1]["episode"] == episode:
             events[-1]["ticks"] = streak
     seen = ticks.surprise[np.isfinite(ticks.surprise)]

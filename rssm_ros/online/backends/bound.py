@@ -1,22 +1,27 @@
 """One graph at fixed shapes: fixed buffers on the device, and page-locked ones on the host to copy through.
 
-Fixed addresses are what a captured CUDA graph needs, and they save an allocation per tensor and call.
+Fixed addresses are what a captured CUDA graph needs, and they save an allocation per tensor and call. The
+CPU's provider reads and writes the host's buffers themselves.
 """
 
 from collections.abc import Mapping
 from inspect import signature
+from threading import Lock
 
 import numpy as np
 import onnxruntime
 
 from rssm_ros.online.steps import Array
 
+CPU = "CPUExecutionProvider"
+
 
 class Bound:
     """Inputs and outputs of a session, bound for good.
 
-    feeds and outputs: arrays of the shapes to bind, by name. device: onnxruntime's word for it; on `cpu` the
-    buffers are plain memory, which is how this class is tested without a GPU.
+    feeds and outputs: arrays of the shapes to bind, by name. device: onnxruntime's word for it; on `cpu` with
+    another provider the buffers are plain memory that is copied to, which is how this class is tested without
+    a GPU. Threads take turns: they share the buffers.
     """
 
     def __init__(
@@ -28,28 +33,40 @@ class Bound:
         provider: str,
         options: onnxruntime.RunOptions | None = None,
     ) -> None:
-        self._session, self._options = session, options
+        self._session, self._options, self._lock = session, options, Lock()
         self._binding = session.io_binding()
-        memory = _page_locked(provider)
+        self._here = provider == CPU
+        memory = None if self._here else _page_locked(provider)
         self._inputs: dict[str, tuple[Array, onnxruntime.OrtValue]] = {}
-        self._outputs: dict[str, onnxruntime.OrtValue] = {}
+        self._outputs: dict[str, tuple[Array, onnxruntime.OrtValue]] = {}
         self._kept: list[onnxruntime.OrtValue] = []  # owners of the host buffers
         for name, value in feeds.items():
-            there = onnxruntime.OrtValue.ortvalue_from_shape_and_type(value.shape, value.dtype, device, 0)
+            here = self._host_buffer(value, memory)
+            there = self._device_buffer(here, device)
             self._binding.bind_ortvalue_input(name, there)
-            self._inputs[name] = (self._host_buffer(value, memory), there)
+            self._inputs[name] = (here, there)
         for name, value in outputs.items():
-            there = onnxruntime.OrtValue.ortvalue_from_shape_and_type(value.shape, value.dtype, device, 0)
+            here = np.empty_like(value)
+            there = self._device_buffer(here, device)
             self._binding.bind_ortvalue_output(name, there)
-            self._outputs[name] = there
+            self._outputs[name] = (here, there)
 
     def run(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
         """Host arrays in and out, by name; what comes out is the caller's."""
-        for name, (here, there) in self._inputs.items():
-            np.copyto(here, feeds[name], casting="no")  # a wrong dtype must not pass by being cast
-            there.update_inplace(here)
-        self._session.run_with_iobinding(self._binding, self._options)
-        return {name: np.array(value.numpy()) for name, value in self._outputs.items()}
+        with self._lock:
+            for name, (here, there) in self._inputs.items():
+                np.copyto(here, feeds[name], casting="no")  # a wrong dtype must not pass by being cast
+                if not self._here:
+                    there.update_inplace(here)
+            self._session.run_with_iobinding(self._binding, self._options)
+            if self._here:
+                return {name: here.copy() for name, (here, _) in self._outputs.items()}
+            return {name: np.array(there.numpy()) for name, (_, there) in self._outputs.items()}
+
+    def _device_buffer(self, here: Array, device: str) -> onnxruntime.OrtValue:
+        if self._here:
+            return onnxruntime.OrtValue.ortvalue_from_numpy(here)  # the same memory
+        return onnxruntime.OrtValue.ortvalue_from_shape_and_type(here.shape, here.dtype, device, 0)
 
     def _host_buffer(self, like: Array, memory: object | None) -> Array:
         if memory is None:

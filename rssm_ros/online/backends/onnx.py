@@ -1,8 +1,6 @@
 """onnxruntime's backends: its CPU, CUDA and TensorRT execution providers.
 
-On the CPU a plain call is all: binding fixed buffers there was measured at the shipped size and gains 13 of
-203 us for one particle, nothing for eight, and loses for 32. On a GPU every shape that was warmed up has
-fixed buffers (`bound`), and, on CUDA, is captured as a graph.
+Every shape that was warmed up has fixed buffers (`bound`), and, on CUDA, is captured as a graph.
 """
 
 import os
@@ -11,17 +9,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import onnxruntime
 
 from rssm_ros.bundle import Bundle, BundleError
 from rssm_ros.online.backends.backend import DEFAULT, SINGLE
-from rssm_ros.online.backends.bound import Bound
+from rssm_ros.online.backends.bound import CPU, Bound
 from rssm_ros.online.errors import FilterError
 from rssm_ros.online.signature import check_signature, signatures
 from rssm_ros.online.steps import Array
 
-CPU = "CPUExecutionProvider"
 CAPTURE = "enable_cuda_graph"  # provider option
 GRAPH, UNCAPTURED = "gpu_graph_id", "-1"  # run option: which captured graph; none
 RUNS = 3  # until every allocation is made and the capture has taken place
@@ -88,16 +84,16 @@ class OnnxRuntime:
         used = {name: feeds[name] for name in self._inputs[graph]}
         if self._bound and (bound := self._bound.get(_key(graph, used))):
             return bound.run(used)
-        found = self._sessions[graph].run(None, used, self._uncaptured(graph))
-        return dict(zip(self._outputs[graph], found))
+        names = self._outputs[graph]
+        return dict(zip(names, self._sessions[graph].run(names, used, self._uncaptured(graph))))
 
     def warm_up(self, graph: str, feeds: Mapping[str, Array]) -> None:
-        """See `Backend`. On a GPU: buffers for these shapes, and a capture where the provider has them."""
+        """See `Backend`. Buffers for these shapes, and a capture where the provider has them; once."""
         used = {name: feeds[name] for name in self._inputs[graph]}
+        if _key(graph, used) in self._bound:
+            return
         for _ in range(RUNS):
             outputs = self.run(graph, used)
-        if self.device == "cpu" or _key(graph, used) in self._bound:
-            return
         number = len(self._bound) if self._captures[graph] else None
         options = None if number is None else _run_options(str(number))
         bound = Bound(self._sessions[graph], used, outputs, self.device, self._provider.name, options)
@@ -181,4 +177,4 @@ def _run_options(graph_id: str) -> onnxruntime.RunOptions:
 
 
 def _key(graph: str, feeds: Mapping[str, Array]) -> tuple[object, ...]:
-    return (graph, *(np.shape(value) for value in feeds.values()))
+    return (graph, *(value.shape for value in feeds.values()))
