@@ -43,6 +43,7 @@ class Latent:
     horizon: int  # H of rollout.onnx
     kind: str = "categorical"  # or "gaussian": then K = 1, and a distribution is mean and std
     own_tokens: bool = False  # filter.onnx takes one row of tokens, or one per particle; False: only one
+    weighs: bool = False  # filter.onnx says what an observation is worth to each particle
 
     @property
     def parameters(self) -> int:

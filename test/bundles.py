@@ -20,6 +20,14 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "gaussian-product": {"latent": "gaussian", "classes": 1, "posterior": "product"},
     "plain": {"blocks": 0, "activation": "relu", "normed": False, "prior_layers": 1},
     "plain-normed": {"blocks": 0, "gru": "normed", "activation": "elu", "latent": "gaussian", "classes": 1},
+    "grounded": {
+        "blocks": 0,
+        "latent": "gaussian",
+        "classes": 1,
+        "stoch": 4,  # package and destination, two numbers each
+        "posterior": "product",
+        "grounded": True,
+    },
 }
 
 

@@ -186,6 +186,7 @@ def _latent(world_model: WorldModel, contract: Contract, horizon: int) -> Latent
         horizon,
         sizes.latent,
         own_tokens=True,
+        weighs=world_model.rssm.weighs,
     )
 
 

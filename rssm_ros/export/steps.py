@@ -159,8 +159,13 @@ class Filter(Predict):
         tokens, presence = dict(zip(self.names, seen[0::2])), dict(zip(self.names, seen[1::2]))
         deter, prior = self.prior(deter, stoch, action, is_first)
         posterior = self.posterior(deter, prior, tokens, presence)
+        outcome = self.outcome(deter, posterior, noise)
+        rssm = self.world_model.rssm
+        if rssm.weighs:
+            sample = opened(self.latent, outcome["next_stoch"])
+            outcome["log_weight"] = rssm.log_weight(prior, sample, rssm.evidence(tokens, presence))
         return {
-            **self.outcome(deter, posterior, noise),
+            **outcome,
             "prior": prior,
             "prior_entropy": self.latent.entropy(prior),
             "posterior": posterior,

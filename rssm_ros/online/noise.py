@@ -17,6 +17,7 @@ Uniforms = npt.NDArray[np.float32]
 _LANES = 4  # words per counter value
 _MASK = (1 << 64) - 1
 _UPPER, _UNIT = np.uint64(40), np.float32(2.0**-24)
+_RESAMPLING = 1 << 63  # turns a seed's topmost bit
 
 
 class _Generator(threading.local):
@@ -51,6 +52,11 @@ def draw(latent: Latent, seed: int, tick: int, particles: int) -> Uniforms:
     """Noise for one tick, [particles, S]: uniforms, or standard normals for a Gaussian latent."""
     made = normals if latent.kind == "gaussian" else uniforms
     return made(seed, tick, particles, latent.stoch)
+
+
+def offset(seed: int, tick: int) -> float:
+    """One uniform in [0, 1) for a tick's resampling, from a key of its own: not what any particle reads."""
+    return float(words(seed ^ _RESAMPLING, tick, 1, 1)[0, 0] >> np.uint64(11)) * 2.0**-53
 
 
 def uniforms(seed: int, tick: int, particles: int, groups: int) -> Uniforms:

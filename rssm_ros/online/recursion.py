@@ -3,11 +3,14 @@
     predict   h_k = f(h_{k-1}, z_{k-1}, a_{k-1})   deterministic state; a_{k-1}: the action over [k-1, k)
               z_k ~ p(z | h_k)                     prior
     correct   z_k ~ q(z | h_k, e_k)                posterior; e_k: tokens of the modalities seen at k
+    weigh     w_k = p(e_k | h_k), resample         of a grounded latent only, see below
 
 Where nothing was seen the prior is the belief, exactly: nothing missing is ever filled in. f, p and q are
 learned; they are the RSSM's (Hafner et al., Learning Latent Dynamics for Planning from Pixels, 2019). Each of
-N particles is one such story with draws of its own. All weigh the same: q stands for the posterior given
-a story's own past, and what would weigh the pasts themselves, p(e_k | h_k), no RSSM says in numbers.
+N particles is one such story with draws of its own. q stands for the posterior given a story's own past;
+what would weigh the pasts themselves, p(e_k | h_k), an RSSM does not say in numbers: all its stories weigh
+the same. A model whose latent is grounded does (`world_model.grounded`): stories that expected what is not
+seen are given up for those that did not.
 
 Nothing here knows when a message came: what is asked is in `Memory`, by tick.
 """
@@ -28,6 +31,7 @@ from rssm_ros.online.mode import at_mode
 from rssm_ros.online.report import belief_ahead
 from rssm_ros.online.ring import AppliedLog, ObservationRing, Seen
 from rssm_ros.online.steps import State, Step, Steps, initial_state
+from rssm_ros.online.weights import ancestors, survivors
 
 
 class Recursion:
@@ -99,7 +103,11 @@ class Recursion:
             return self.session.predict(state, action, first, drawn)
 
         step = with_noise(noise.draw(self.session.latent, self.seed, tick, self.particles))
-        return at_mode(self.session.latent, step, with_noise) if self.deterministic else step
+        if self.deterministic:
+            return at_mode(self.session.latent, step, with_noise)
+        if self.particles > 1 and step.log_weight is not None:
+            step = survivors(step, ancestors(step.log_weight, noise.offset(self.seed, tick)))
+        return step
 
     def _is_first(self, tick: int, seen: Mapping[str, int]) -> bool:
         """Whether nothing was seen in the `max_gap` before a tick: it starts from nowhere.

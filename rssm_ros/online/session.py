@@ -220,4 +220,5 @@ class Session:
             posterior=out.get("posterior"),
             surprise=out.get("surprise"),
             posterior_entropy=out.get("posterior_entropy"),
+            log_weight=out.get("log_weight"),
         )

@@ -76,6 +76,7 @@ def _outcome(latent: Latent, corrected: bool) -> list[Tensor]:
             ("surprise", F32, (None,)),
             ("posterior_entropy", F32, (None,)),
         ]
+        outputs += [("log_weight", F32, (None,))] if latent.weighs else []
     for name, size in latent.targets.items():
         outputs += [(f"target_{name}_{part}", F32, (None, size)) for part in ("mean", "std")]
     return outputs

@@ -44,6 +44,7 @@ class Step:
     posterior: Floats | None = None
     surprise: Floats | None = None  # [N] nats
     posterior_entropy: Floats | None = None  # [N] nats
+    log_weight: Floats | None = None  # [N] nats, up to what all share; None: all weigh the same
 
 
 @dataclass(frozen=True)

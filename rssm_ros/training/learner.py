@@ -16,15 +16,18 @@ from rssm_ros.behavior.actor import imitation_loss
 from rssm_ros.behavior.losses import imagination_losses, replay_value_loss
 from rssm_ros.contract import HIDDEN, Contract
 from rssm_ros.training.distributed import World
+from rssm_ros.training.grounding import given, labels_of, motion_loss, normal_loss, weight_loss
 from rssm_ros.training.options import Options
 from rssm_ros.training.overshooting import Ahead, overshoot
 from rssm_ros.training.replay import Batch
 from rssm_ros.world_model import Beliefs, Signals, Sizes, State, WorldModel, losses
 from rssm_ros.world_model.ensemble import Ensemble
+from rssm_ros.world_model.grounded import GroundedPosterior
 from rssm_ros.world_model.heads import MINIMUM_STD, TargetHead, continue_target
 from rssm_ros.world_model.latents import Latent
 from rssm_ros.world_model.layers import MLP, Linear, wide
 from rssm_ros.world_model.representation import Representation
+from rssm_ros.world_model.rssm import Evidence
 
 Terms = dict[str, Tensor]
 Add = Callable[[str, float, Tensor], None]  # takes in a loss term: name, scale, value
@@ -127,8 +130,18 @@ class Learner(nn.Module):
         """Named parameters that the optimizer moves (the slow critic follows on its own)."""
         return [(name, p) for name, p in self.named_parameters() if p.requires_grad]
 
-    def forward(self, batch: Batch, state: State | None, noise: torch.Generator, imagine: bool) -> Update:
-        """Loss of one batch [B, T, ...]; `state` is what the streams carry, `noise` is keyed by the step."""
+    def forward(
+        self,
+        batch: Batch,
+        state: State | None,
+        noise: torch.Generator,
+        imagine: bool,
+        motion: Batch | None = None,
+    ) -> Update:
+        """Loss of one batch [B, T, ...]; `state` is what the streams carry, `noise` is keyed by the step.
+
+        motion: labels alone, for a grounded latent (`Replay.motion`).
+        """
         wm, scales = self.world_model, self.options.scales
         rows, ticks = batch["is_first"].shape
         presence = {name: batch[f"present_{name}"] for name in wm.signals.modalities}
@@ -136,7 +149,8 @@ class Learner(nn.Module):
         latent = wm.rssm.latent
         evidence = wm.rssm.evidence(tokens, presence)
         shock = self.world.draw(partial(_draw, latent, ticks, noise), rows)
-        beliefs = wm.filter(evidence, batch["action"], batch["is_first"], shock, state)
+        told = given(wm, batch) if wm.sizes.grounded else None
+        beliefs = wm.filter(evidence, batch["action"], batch["is_first"], shock, state, told)
         prior_features = torch.stack(
             self._samples(beliefs.deter, beliefs.prior, self.options.particles, noise)
         )  # [M, B, T, F]
@@ -171,11 +185,16 @@ class Learner(nn.Module):
             self._representation(beliefs.features, tokens, presence, add)
             self._reconstruction(batch, beliefs.features, noise, add)
             self._task(batch, beliefs.features, add)
-            self._targets(batch, beliefs, prior_features, tokens, noise, add)
+            if wm.sizes.grounded:
+                self._grounded(batch, beliefs, evidence, noise, add)
+            else:
+                self._targets(batch, beliefs, prior_features, tokens, noise, add)
             if ahead is not None:
                 self._ahead(batch, ahead, add)
             if scales.imitation:
                 self._imitation(batch, prior_features[0], add)
+        if motion is not None:
+            add("motion", scales.motion, motion_loss(wm, motion, self.world, noise))
         if imagine:
             self._imagination(beliefs, batch, noise, add, terms)
         total = torch.stack([scale * value for scale, value in weighted]).sum()
@@ -284,6 +303,23 @@ class Learner(nn.Module):
                 assert isinstance(reader, Perception)
                 read = reader.of(name, image, module, batch, tokens[image], known)
                 add(f"perception_{name}", scales.perception, read / share)
+
+    def _grounded(
+        self, batch: Batch, beliefs: Beliefs, evidence: Evidence, noise: torch.Generator, add: Add
+    ) -> None:
+        """Of a latent that is the target: how it moves, where it is seen, and what it is worth that it is
+        not."""
+        wm, scales = self.world_model, self.options.scales
+        posterior = wm.rssm.product
+        assert isinstance(posterior, GroundedPosterior)
+        label, _ = labels_of(wm, batch)
+        known = ~torch.isnan(label)
+        mean, std = beliefs.prior.unbind(-1)
+        add("target_prior", scales.target_prior, normal_loss(mean, std.square(), label, known))
+        mean, variance = posterior.expert(evidence.said, evidence.presence)
+        seen = known & evidence.something.unsqueeze(-1)
+        add("target", scales.target, normal_loss(mean, variance, label, seen))
+        add("weight", scales.weight, weight_loss(wm, batch, evidence, self.world, noise))
 
     def _ahead(self, batch: Batch, ahead: Ahead, add: Add) -> None:
         """What prediction alone says of targets, several ticks after the last belief."""

@@ -33,6 +33,8 @@ class Scales:
     replay_value: float = 0.3  # the critic on replayed ticks; where imagination starts from all of them
     entropy: float = 3e-4  # of the actor, within `policy`
     representation: float = 0.05  # barlow or infonce, instead of reconstruction
+    weight: float = 1.0  # of a grounded latent: the likelihood that weighs particles
+    motion: float = 1.0  # ... and prediction from true places, of sequences of labels alone
     ensemble: float = 0.0  # 0: no ensemble of one-step predictors
 
 
@@ -51,6 +53,7 @@ RANGES: dict[str, tuple[float, float]] = {
     "particles": (1, _MOST),
     "target_beta": (0.0, 1.0),
     "overshoot_starts": (1, _MOST),
+    "motion_rows": (1, _MOST),
     "decode_stride": (1, _MOST),
     "imagination_fraction": (0.0, 1.0),
     "horizon": (1, _MOST),
@@ -90,6 +93,7 @@ class Options:
     target_beta: float = 0.5
     overshoot_horizon: int = 12  # ticks
     overshoot_starts: int = 64  # beliefs per update that predict so far ahead, each row as many
+    motion_rows: int = 256  # sequences of labels alone per update, where the latent is grounded
     decode_stride: int = 1  # reconstruct every n-th tick; which ones goes round with the update's number
     imagination_fraction: float = 0.2  # last share of the budget that also learns in imagination
     horizon: int = 10  # ticks of imagination
@@ -192,13 +196,23 @@ _DOT = replace(
     imagination_fraction=0.0,
 )
 
+# Every part learns from labels by itself, so nothing is weighed against anything; the picture's decoder is
+# for people's eyes. bfloat16 would round a place to a fifth of a pixel.
+_DOT_GROUNDED = replace(
+    _DOT,
+    preset="dot_grounded",
+    latent=None,
+    autocast=False,
+    scales=replace(_DOT.scales, image=0.01, dyn=0.0, rep=0.0, target=1.0, target_prior=0.0, perception=0.0),
+)
+
 # Each generation's KL: balanced as dyn and rep weights, with its own free nats.
 _PLANET = Options(preset="planet", batch=50, length=50, rate=1e-3, free_nats=3.0, scales=Scales(rep=1.0))
 _DREAMER_V1 = replace(_PLANET, preset="dreamer_v1", rate=6e-4, free_nats_of="batch")
 _DREAMER_V2 = Options(
     preset="dreamer_v2", batch=16, length=50, rate=3e-4, free_nats=0.0, scales=Scales(dyn=0.8, rep=0.2)
 )
-_KNOWN = {o.preset: o for o in (_SHORT, _DEBUG, _DOT, _PLANET, _DREAMER_V1, _DREAMER_V2)}
+_KNOWN = {o.preset: o for o in (_SHORT, _DEBUG, _DOT, _DOT_GROUNDED, _PLANET, _DREAMER_V1, _DREAMER_V2)}
 
 
 def options(preset: str) -> Options:

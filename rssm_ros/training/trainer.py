@@ -101,7 +101,11 @@ class Trainer(Run):
         if self.latents is not None:
             batch, state = self._from_replay(self.latents, batch, state)
         noise = torch.Generator(self.device).manual_seed((self.options.seed << 32) + self.step)
-        update: Update = self.learner(batch, state, noise, imagine)
+        motion = None
+        if self.learner.world_model.sizes.grounded:
+            labels = self.replay.motion(self.step, self.world.rows(self.options.motion_rows))
+            motion = {name: value.to(self.device) for name, value in labels.items()}
+        update: Update = self.learner(batch, state, noise, imagine, motion)
         self.beliefs: Beliefs = update.beliefs
         self.first: Tensor = batch["is_first"]
         return Pass(batch, update.loss, update.terms, update.last._asdict())

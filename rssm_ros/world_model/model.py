@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from rssm_ros.world_model.decoder import ImageDecoder, VectorDecoder
 from rssm_ros.world_model.encoder import ImageEncoder, VectorEncoder, absent_filled
 from rssm_ros.world_model.errors import WorldModelError
+from rssm_ros.world_model.grounded import GroundedHead
 from rssm_ros.world_model.heads import ContinueHead, TargetHead, TwoHotHead
 from rssm_ros.world_model.layers import symexp
 from rssm_ros.world_model.rssm import RSSM, Evidence, State
@@ -33,6 +34,14 @@ class Beliefs(NamedTuple):
     def features(self) -> Tensor:
         """[B, T, F] of the posterior samples."""
         return State(self.deter, self.stoch).features
+
+
+def systematic(log_weight: Tensor) -> Tensor:
+    """Systematic resampling (Kitagawa 1996) with its one random number at 1/2: [B, N] -> ancestors [B, N]."""
+    count = log_weight.shape[-1]
+    edges = torch.softmax(log_weight.double(), -1).cumsum(-1)
+    places = (torch.arange(count, dtype=torch.float64) + 0.5) / count
+    return torch.searchsorted(edges, places.expand_as(edges).contiguous()).clamp(max=count - 1)
 
 
 def _anywhere(flags: Tensor) -> list[bool]:
@@ -61,7 +70,21 @@ class WorldModel(nn.Module):
         self.vector_decoders = nn.ModuleDict({n: VectorDecoder(v, sizes) for n, v in vectors.items()})
         self.reward_head = TwoHotHead(sizes.features, sizes.units, 1)
         self.continue_head = ContinueHead(sizes)
-        self.target_heads = nn.ModuleDict({n: TargetHead(v, sizes) for n, v in signals.targets})
+        self.target_heads = self._target_heads()
+
+    def _target_heads(self) -> nn.ModuleDict:
+        targets, sizes = self.signals.targets, self.sizes
+        if not sizes.grounded:
+            return nn.ModuleDict({name: TargetHead(length, sizes) for name, length in targets})
+        lengths = [length for _, length in targets]
+        if sum(lengths) != sizes.stoch:
+            raise WorldModelError(
+                f"sizes: a grounded latent of {sizes.stoch} numbers, but the targets have {sum(lengths)}"
+            )
+        starts = [sum(lengths[:index]) for index in range(len(lengths))]
+        return nn.ModuleDict(
+            {n: GroundedHead(length, sizes, at) for (n, length), at in zip(targets, starts, strict=True)}
+        )
 
     # One tick ---------------------------------------------------------------------------------------------
 
@@ -145,9 +168,20 @@ class WorldModel(nn.Module):
         return self.filter(self.rssm.evidence(tokens, presence), action, is_first, noise, state)
 
     def filter(
-        self, evidence: Evidence, action: Tensor, is_first: Tensor, noise: Tensor, state: State | None = None
+        self,
+        evidence: Evidence,
+        action: Tensor,
+        is_first: Tensor,
+        noise: Tensor,
+        state: State | None = None,
+        given: Tensor | None = None,
+        particles: int = 1,
     ) -> Beliefs:
-        """`observe` from the tokens' evidence [B, T, ...]."""
+        """`observe` from the tokens' evidence [B, T, ...].
+
+        given [B, T, S, K]: samples that are known, instead of the posterior's; NaN: not known. particles: so
+        many rows in succession are one filter's, to be chosen from by their weights, if they have any.
+        """
         rows, ticks = is_first.shape
         assert action.shape == (rows, ticks, self.signals.action_dim), action.shape
         assert noise.shape == (rows, ticks, self.sizes.stoch), noise.shape
@@ -175,6 +209,15 @@ class WorldModel(nn.Module):
             if prior is not None and blanks[t]:
                 posterior = torch.where(something[:, t, None, None], posterior, prior)
             stoch = rssm.latent.sample(posterior, draws[t])
+            if rssm.weighs:
+                stoch = stoch.detach()  # each part learns from labels by itself
+            if given is not None:
+                stoch = torch.where(torch.isnan(given[:, t]), stoch, given[:, t])
+            if particles > 1 and rssm.weighs:
+                assert prior is not None
+                weight = rssm.log_weight(prior, stoch, seen[t]).reshape(-1, particles)
+                here = systematic(weight) + torch.arange(len(weight)).unsqueeze(-1) * particles
+                deter, stoch, posterior = (part[here.flatten()] for part in (deter, stoch, posterior))
             deters.append(deter)
             stochs.append(stoch)
             posteriors.append(posterior)

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from rssm_ros.world_model.errors import WorldModelError
+from rssm_ros.world_model.grounded import GroundedPosterior, KinematicCore
 from rssm_ros.world_model.latents import latent_of
 from rssm_ros.world_model.layers import BlockLinear, Layer, Linear, NormSiLU, affine, blockwise, wide
 from rssm_ros.world_model.plain import PlainGRU
@@ -65,14 +66,19 @@ class RSSM(nn.Module):
         self.tokens = dict(tokens)
         self.latent = latent_of(sizes)
         d, h, style = sizes.deter, sizes.hidden, (sizes.activation, sizes.normed)
-        self.plain = None if sizes.blocks else PlainGRU(sizes, action_dim)
+        self.plain: PlainGRU | KinematicCore | None = None
+        self.product: ProductPosterior | GroundedPosterior | None = None
+        if sizes.grounded:
+            self.plain, self.product = KinematicCore(sizes, action_dim), GroundedPosterior(sizes, self.tokens)
+            return
         if sizes.blocks:
             self._build_block_gru()
+        else:
+            self.plain = PlainGRU(sizes, action_dim)
         self.prior_layers = nn.Sequential(
             *(Layer(h if i else d, h, *style) for i in range(sizes.prior_layers))
         )
         self.prior_logits = Linear(h, sizes.stoch_raw)
-        self.product = None
         if sizes.posterior == "product":
             self.product = ProductPosterior(sizes, self.latent, self.tokens)
         else:
@@ -102,7 +108,7 @@ class RSSM(nn.Module):
 
     def initial(self, rows: int) -> State:
         """Zeros, on the device of the parameters."""
-        like = self.prior_logits.bias
+        like = next(self.parameters())
         shape = (rows, self.sizes.stoch, self.sizes.classes)
         return State(like.new_zeros(rows, self.sizes.deter), like.new_zeros(shape))
 
@@ -168,6 +174,8 @@ class RSSM(nn.Module):
 
     def prior(self, deter: Tensor) -> Tensor:
         """deter [..., D] -> prior distribution [..., S, P]."""
+        if isinstance(self.plain, KinematicCore):
+            return self.plain.prior(deter)
         return self.latent.distribution(self.prior_logits(self.prior_layers(deter)))
 
     # The posterior half -----------------------------------------------------------------------------------
@@ -204,6 +212,23 @@ class RSSM(nn.Module):
         weight = self.posterior_layer.linear.weight[:, : self.sizes.deter]
         hidden = self.posterior_layer.norm(affine(deter, weight) + evidence.said)
         return self.latent.distribution(self.posterior_logits(hidden))
+
+    def log_weight(self, prior: Tensor, stoch: Tensor, evidence: Evidence) -> Tensor:
+        """What the observation says for a particle: log p(o | its past), up to what all have in common.
+
+        prior [B, S, P] that its sample [B, S, 1] of the posterior was drawn under, evidence [B or 1, ...]
+        -> [B] nats; 0 where nothing is present. Of a grounded latent only (`weighs`).
+        """
+        assert isinstance(self.product, GroundedPosterior)
+        said, here = evidence
+        found = self.product.likelihood(said, here, stoch.squeeze(-1).unsqueeze(-2)).squeeze(-1)
+        found = found + self.product.agreement(prior, said, here)
+        return torch.where(evidence.something, found, found.new_zeros(()))
+
+    @property
+    def weighs(self) -> bool:
+        """Whether particles have weights."""
+        return self.sizes.grounded
 
     @property
     def needs_prior(self) -> bool:

@@ -43,6 +43,7 @@ class Sizes:
     gru: str = "standard"  # of the plain core: or "normed", DreamerV2's with layer normalisation
     activation: str = "silu"  # inside the RSSM
     normed: bool = True  # RMSNorm inside the RSSM's layers
+    grounded: bool = False  # the latent is the target itself (`grounded`): one Gaussian per number of it
 
     def __post_init__(self) -> None:
         """Refuse combinations that no tensor could have."""
@@ -56,6 +57,10 @@ class Sizes:
             raise WorldModelError(f"sizes: a Gaussian latent has 1 class a group, not {self.classes}")
         if self.blocks < 0 or (self.blocks and self.deter % self.blocks):
             raise WorldModelError(f"sizes: deter {self.deter} is no multiple of blocks {self.blocks}")
+        if self.grounded and (self.latent != "gaussian" or self.blocks or self.deter < 2 * self.stoch + 2):
+            raise WorldModelError(
+                "sizes: a grounded latent is Gaussian, on a plain core (blocks 0) with deter >= 2 stoch + 2"
+            )
         if not 0.0 <= self.unimix < 1.0:
             raise WorldModelError(f"sizes: unimix is {self.unimix}, expected 0 <= unimix < 1")
 
@@ -133,6 +138,20 @@ PRESETS: dict[str, Sizes] = {
     "manipulator": Sizes(512, 192, 32, 16, 8, 8, 192, conv="strided"),
     # Three halvings leave 4 x 4 of 32 x 32 pixels: 2 x 2 would throw away what sub-pixel motion needs.
     "dot": Sizes(256, 128, 16, 16, 8, 8, 128, conv="strided", multipliers=(2, 3, 4)),
+    # The dot with a latent that is its place: a recurrent state of 64, the place and its displacement.
+    "dot_grounded": Sizes(
+        69,
+        64,
+        2,
+        1,
+        0,
+        8,
+        128,
+        multipliers=(2, 3, 4),
+        latent="gaussian",
+        posterior="product",
+        grounded=True,
+    ),
 }
 
 

@@ -51,6 +51,7 @@ def test_the_filter_step_is_the_world_model_s_own_teacher_forced_over_200_ticks(
     world_model = model.world_model
     draw = torch.Generator().manual_seed(4)
     state, close, worst, latent = world_model.initial_state(N), 0, 0.0, world_model.rssm.latent
+    weighed = 0
     names = list(world_model.rssm.tokens)
     for tick in range(TICKS):
         present = [name for name in names if torch.rand((), generator=draw) < 0.6]
@@ -79,9 +80,16 @@ def test_the_filter_step_is_the_world_model_s_own_teacher_forced_over_200_ticks(
         if clear:
             np.testing.assert_allclose(step.state.stoch, closed(after.stoch), atol=ATOL)
             pairs += [(step.targets["package"].mean, mean), (step.targets["package"].std, std)]
+        if world_model.rssm.weighs:
+            evidence = world_model.rssm.evidence(tokens, presence)
+            weight = world_model.rssm.log_weight(prior, after.stoch, evidence).numpy()
+            found = np.zeros(N) if step.log_weight is None else step.log_weight
+            np.testing.assert_allclose(found, weight, rtol=1e-4, atol=1e-3)
+            weighed += bool(np.ptp(weight) > 0.1)
         worst = max(worst, *(float(np.abs(a - b.numpy()).max()) for a, b in pairs))
         state = State(after.deter, after.stoch if latent.width == 1 else (after.stoch > 0.5).float())
     assert worst <= ATOL and close <= 0.05 * TICKS
+    assert not world_model.rssm.weighs or weighed > 0.5 * TICKS
 
 
 @torch.no_grad()

@@ -12,11 +12,12 @@ D, S, K = 6, 3, 4
 
 
 class TinyModel:
-    """Implements `Steps`. Counts its calls."""
+    """Implements `Steps`. Counts its calls. weighs: particles differ in weight, by some nats."""
 
     fingerprint = "tiny"
 
-    def __init__(self, contract: Contract) -> None:
+    def __init__(self, contract: Contract, weighs: bool = False) -> None:
+        self.weighs = weighs
         draw = np.random.default_rng(5)
         self.tokens = {spec.name: 3 for spec in contract.observations}
         self.latent = Latent(D, S, K, self.tokens, contract.action_dim, {"package": 2}, 4)
@@ -65,6 +66,7 @@ class TinyModel:
             posterior=posterior if tokens else None,
             surprise=surprise,
             posterior_entropy=_entropy(posterior) if tokens else None,
+            log_weight=3.0 * deter[:, 1] - stoch[:, 0] if tokens and self.weighs else None,
         )
 
 

@@ -5,16 +5,18 @@ Nothing of the filter's bookkeeping is used here: no ring, no replay, no window.
 
 import hashlib
 import itertools
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from rssm_ros.contract import Contract
 from rssm_ros.online import noise
+from rssm_ros.online.belief import TargetBelief
 from rssm_ros.online.frozen import AFTER, FAR, GAP, REST, ROUND
 from rssm_ros.online.grid import stamp_of, tick_of
 from rssm_ros.online.limits import Limits
-from rssm_ros.online.steps import initial_state
+from rssm_ros.online.steps import State, Step, initial_state
 
 
 class Message(NamedTuple):
@@ -95,6 +97,25 @@ def _in_order(messages: list[Message]) -> list[Message]:
     return [best[stamp] for stamp in sorted(best)]
 
 
+def resampled(step: Step, offset: float) -> Step:
+    """Systematic resampling as the textbook has it: one comb of N teeth over the heap of weights."""
+    weights = np.exp(step.log_weight - step.log_weight.max()).astype(np.float64)
+    weights, chosen, heap, particle = weights / weights.sum(), [], 0.0, -1
+    for tooth in range(len(weights)):
+        while heap * len(weights) <= tooth + offset and particle + 1 < len(weights):
+            particle += 1
+            heap += weights[particle]
+        chosen.append(particle)
+    return replace(
+        step,
+        state=State(step.state.deter[chosen], step.state.stoch[chosen]),
+        targets={n: TargetBelief(t.mean[chosen], t.std[chosen]) for n, t in step.targets.items()},
+        reward=step.reward[chosen],
+        surprise=step.surprise[chosen],
+        prior_entropy=step.prior_entropy[chosen],
+    )
+
+
 def beliefs(session: Any, contract: Contract, messages: list[Message], particles: int, seed: int, last: int):
     """{tick: (step, first, presence, age)} from the first observation to tick `last`."""
     heard, commands, limits = chosen(messages, contract), _in_order(messages), Limits(contract)
@@ -115,12 +136,14 @@ def beliefs(session: Any, contract: Contract, messages: list[Message], particles
             latest = {}
         si = action_at(stamp_of(tick - 1, contract.rate), commands, safe, begins)
         action = limits.normalise(si).astype(np.float32)
-        uniforms = noise.uniforms(seed, tick, particles, session.latent.stoch)
+        drawn = noise.draw(session.latent, seed, tick, particles)
         if tick in seen:
             tokens = {name: session.encode(name, value) for name, value in seen[tick].items()}
-            step = session.step(state, action, tokens, first, uniforms)
+            step = session.step(state, action, tokens, first, drawn)
+            if particles > 1 and step.log_weight is not None:
+                step = resampled(step, noise.offset(seed, tick))
         else:
-            step = session.predict(state, action, first, uniforms)
+            step = session.predict(state, action, first, drawn)
         state = step.state
         latest |= dict.fromkeys(seen.get(tick, ()), tick)
         ages = {

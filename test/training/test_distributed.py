@@ -55,6 +55,7 @@ WHOLE += [job("single", 1, float64=False), job("v1", 2, free_nats_of="batch", fr
 WHOLE += [job("everywhere", 3, starts=1000), job("gaussian", 3, latent="gaussian", posterior="product")]
 WHOLE += [job("ahead", 3, scales={"overshoot": 1.0}, overshoot_horizon=3, overshoot_starts=9)]
 WHOLE += [job("recurrent", 3, baseline="recurrent")]
+WHOLE += [job("grounded", 3, preset="debug_grounded", motion_rows=6)]
 BROKEN = [job(slug(name), 2, name, representation=kind_of(name)) for name in MUTATIONS]
 # What the broken ones are compared with.
 RIGHT = [job(f"two-{kind}", 2, representation=kind) for kind in ("reconstruction", "barlow")]
@@ -136,7 +137,7 @@ def test_free_nats_of_the_batch_are_those_of_all_of_it(results):
     assert worst(results("v1", 1), results("v1", 2), "parameter/") <= 1e-9
 
 
-@pytest.mark.parametrize("name", ["everywhere", "gaussian", "ahead", "recurrent"])
+@pytest.mark.parametrize("name", ["everywhere", "gaussian", "ahead", "recurrent", "grounded"])
 def test_other_kinds_equal_too(results, name):
     """Imagination from every tick, with the critic on replay; Gaussian latents and the product posterior;
     overshooting from a share of the beliefs; a baseline, by the same loop."""

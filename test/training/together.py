@@ -21,10 +21,15 @@ from rssm_ros.training import distributed
 from rssm_ros.training.baseline_trainer import BaselineTrainer
 from rssm_ros.training.distributed import World
 from rssm_ros.training.options import options
+from rssm_ros.training.replay import Batch
 from rssm_ros.training.run import Run
 from rssm_ros.training.trainer import Trainer
+from rssm_ros.world_model import PRESETS
 
 CHOOSE = World.choose
+PRESETS["debug_grounded"] = replace(
+    PRESETS["debug"], blocks=0, latent="gaussian", classes=1, stoch=4, posterior="product", grounded=True
+)
 MUTATIONS = {
     "percentile of its own returns": ("gather", lambda self, rows: rows),
     "mask mean of its own rows": ("mean", lambda self, value: value),
@@ -86,10 +91,13 @@ def lively(made: Trainer) -> None:
 
 def train(made: Run, steps: int, kind: torch.dtype) -> dict[str, Tensor]:
     """Named tensors after `steps` updates."""
-    batch, step = made.replay.batch, made.optimizer.step
-    made.replay.batch = lambda number: {  # type: ignore[method-assign]
-        name: value.to(kind) if value.is_floating_point() else value for name, value in batch(number).items()
-    }
+    batch, motion, step = made.replay.batch, made.replay.motion, made.optimizer.step
+
+    def exact(arrays: Batch) -> Batch:
+        return {n: value.to(kind) if value.is_floating_point() else value for n, value in arrays.items()}
+
+    made.replay.batch = lambda number: exact(batch(number))  # type: ignore[method-assign]
+    made.replay.motion = lambda number, rows: exact(motion(number, rows))  # type: ignore[method-assign]
     kept: dict[str, Tensor] = {}
 
     def spied(gradients: Sequence[Tensor | None], *rest: object) -> Tensor:
