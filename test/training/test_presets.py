@@ -150,7 +150,7 @@ def test_what_weighs_nothing_is_not_computed_and_beta_moves_the_gradient_alone(d
     """The dot has no reward to learn; and a target's value is its likelihood's whatever the gradient is."""
     first, moved = {}, {}
     for beta in (0.0, 1.0):
-        learner, found = losses(data, "dot", 1, target_beta=beta)
+        learner, found = losses(data, "dot", 3, target_beta=beta)  # the first moves by signs
         assert not {"reward", "continue", "imitation"} & set(found)
         first[beta] = found["target_dot"][0]
         moved[beta] = learner.world_model.target_heads["dot"].out.weight
