@@ -24,7 +24,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
         "blocks": 0,
         "latent": "gaussian",
         "classes": 1,
-        "stoch": 4,  # package and destination, two numbers each
+        "stoch": 20,  # package and destination, two numbers each, and how they move
         "posterior": "product",
         "grounded": True,
     },

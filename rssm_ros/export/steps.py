@@ -162,8 +162,7 @@ class Filter(Predict):
         outcome = self.outcome(deter, posterior, noise)
         rssm = self.world_model.rssm
         if rssm.weighs:
-            sample = opened(self.latent, outcome["next_stoch"])
-            outcome["log_weight"] = rssm.log_weight(prior, sample, rssm.evidence(tokens, presence))
+            outcome["log_weight"] = rssm.log_weight(prior, rssm.evidence(tokens, presence))
         return {
             **outcome,
             "prior": prior,

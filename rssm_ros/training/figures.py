@@ -20,7 +20,7 @@ def belief_figures(latent: Latent, beliefs: Beliefs, is_first: Tensor) -> dict[s
     out of the surprise. One transfer from the device, so it is for log steps only.
     """
     prior, posterior = beliefs.prior, beliefs.posterior  # [B, T, S, P]
-    groups = latent.kl(posterior.unsqueeze(-2), prior.unsqueeze(-2))  # [B, T, S]
+    groups = latent.kl_by_group(posterior, prior)  # [B, T, S]
     surprise = groups.sum(-1)
     by_group = groups.mean((0, 1))
     kept = surprise[~is_first.bool()]

@@ -16,18 +16,16 @@ from rssm_ros.behavior.actor import imitation_loss
 from rssm_ros.behavior.losses import imagination_losses, replay_value_loss
 from rssm_ros.contract import HIDDEN, Contract
 from rssm_ros.training.distributed import World
-from rssm_ros.training.grounding import given, labels_of, motion_loss, normal_loss, weight_loss
+from rssm_ros.training.grounding import followed, motion_loss, seeing_loss
 from rssm_ros.training.options import Options
 from rssm_ros.training.overshooting import Ahead, overshoot
 from rssm_ros.training.replay import Batch
 from rssm_ros.world_model import Beliefs, Signals, Sizes, State, WorldModel, losses
 from rssm_ros.world_model.ensemble import Ensemble
-from rssm_ros.world_model.grounded import GroundedPosterior
 from rssm_ros.world_model.heads import MINIMUM_STD, TargetHead, continue_target
 from rssm_ros.world_model.latents import Latent
 from rssm_ros.world_model.layers import MLP, Linear, wide
 from rssm_ros.world_model.representation import Representation
-from rssm_ros.world_model.rssm import Evidence
 
 Terms = dict[str, Tensor]
 Add = Callable[[str, float, Tensor], None]  # takes in a loss term: name, scale, value
@@ -148,9 +146,11 @@ class Learner(nn.Module):
         tokens = self._tokens(batch, presence)
         latent = wm.rssm.latent
         evidence = wm.rssm.evidence(tokens, presence)
-        shock = self.world.draw(partial(_draw, latent, ticks, noise), rows)
-        told = given(wm, batch) if wm.sizes.grounded else None
-        beliefs = wm.filter(evidence, batch["action"], batch["is_first"], shock, state, told)
+        if wm.sizes.grounded:
+            beliefs = followed(wm, batch, self.world, noise, state)
+        else:
+            shock = self.world.draw(partial(_draw, latent, ticks, noise), rows)
+            beliefs = wm.filter(evidence, batch["action"], batch["is_first"], shock, state)
         prior_features = torch.stack(
             self._samples(beliefs.deter, beliefs.prior, self.options.particles, noise)
         )  # [M, B, T, F]
@@ -161,7 +161,11 @@ class Learner(nn.Module):
             terms[name] = value.detach()
             weighted.append((scale, value))
 
-        self._dynamics(beliefs, evidence.something, add, terms)
+        self._dynamics(beliefs, evidence.something, add)
+        with torch.no_grad():
+            terms["kl"] = latent.kl(beliefs.posterior, beliefs.prior).mean()
+            terms["prior_entropy"] = latent.entropy(beliefs.prior).mean()
+            terms["posterior_entropy"] = latent.entropy(beliefs.posterior).mean()
         if self.ensemble is not None:
             divergence = self.ensemble.loss(
                 beliefs.features, batch["action"], beliefs.posterior, batch["is_first"]
@@ -186,7 +190,7 @@ class Learner(nn.Module):
             self._reconstruction(batch, beliefs.features, noise, add)
             self._task(batch, beliefs.features, add)
             if wm.sizes.grounded:
-                self._grounded(batch, beliefs, evidence, noise, add)
+                add("target", scales.target, seeing_loss(wm, batch, evidence))
             else:
                 self._targets(batch, beliefs, prior_features, tokens, noise, add)
             if ahead is not None:
@@ -220,9 +224,14 @@ class Learner(nn.Module):
         stochs = (latent.sample(distribution, self.world.draw(draw, rows)) for _ in range(count))
         return [State(deter, stoch).features for stoch in stochs]
 
-    def _dynamics(self, beliefs: Beliefs, seen: Tensor, add: Add, terms: Terms) -> None:
-        """KL terms of the ticks at which something was seen; elsewhere the posterior *is* the prior."""
+    def _dynamics(self, beliefs: Beliefs, seen: Tensor, add: Add) -> None:
+        """KL terms of the ticks at which something was seen; elsewhere the posterior *is* the prior.
+
+        A grounded latent has none: its posterior is what Bayes' rule makes of the prior.
+        """
         opt, latent = self.options, self.world_model.rssm.latent
+        if self.world_model.sizes.grounded:
+            return
         by_tick = opt.free_nats if opt.free_nats_of == "tick" else 0.0
         pair = losses.kl_losses(beliefs.posterior, beliefs.prior, by_tick, latent.kl)
         dyn, rep = (torch.where(seen, term, term.new_zeros(())).mean() for term in pair)
@@ -231,10 +240,6 @@ class Learner(nn.Module):
             dyn, rep = (torch.where(self.world.mean(term) > floor, term, floor) for term in (dyn, rep))
         add("dyn", opt.scales.dyn, dyn)
         add("rep", opt.scales.rep, rep)
-        with torch.no_grad():
-            terms["kl"] = latent.kl(beliefs.posterior, beliefs.prior).mean()
-            terms["prior_entropy"] = latent.entropy(beliefs.prior).mean()
-            terms["posterior_entropy"] = latent.entropy(beliefs.posterior).mean()
 
     def _representation(
         self, features: Tensor, tokens: dict[str, Tensor], presence: dict[str, Tensor], add: Add
@@ -303,23 +308,6 @@ class Learner(nn.Module):
                 assert isinstance(reader, Perception)
                 read = reader.of(name, image, module, batch, tokens[image], known)
                 add(f"perception_{name}", scales.perception, read / share)
-
-    def _grounded(
-        self, batch: Batch, beliefs: Beliefs, evidence: Evidence, noise: torch.Generator, add: Add
-    ) -> None:
-        """Of a latent that is the target: how it moves, where it is seen, and what it is worth that it is
-        not."""
-        wm, scales = self.world_model, self.options.scales
-        posterior = wm.rssm.product
-        assert isinstance(posterior, GroundedPosterior)
-        label, _ = labels_of(wm, batch)
-        known = ~torch.isnan(label)
-        mean, std = beliefs.prior.unbind(-1)
-        add("target_prior", scales.target_prior, normal_loss(mean, std.square(), label, known))
-        mean, variance = posterior.expert(evidence.said, evidence.presence)
-        seen = known & evidence.something.unsqueeze(-1)
-        add("target", scales.target, normal_loss(mean, variance, label, seen))
-        add("weight", scales.weight, weight_loss(wm, batch, evidence, self.world, noise))
 
     def _ahead(self, batch: Batch, ahead: Ahead, add: Add) -> None:
         """What prediction alone says of targets, several ticks after the last belief."""

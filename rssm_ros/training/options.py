@@ -33,8 +33,7 @@ class Scales:
     replay_value: float = 0.3  # the critic on replayed ticks; where imagination starts from all of them
     entropy: float = 3e-4  # of the actor, within `policy`
     representation: float = 0.05  # barlow or infonce, instead of reconstruction
-    weight: float = 1.0  # of a grounded latent: the likelihood that weighs particles
-    motion: float = 1.0  # ... and prediction from true places, of sequences of labels alone
+    motion: float = 1.0  # of a grounded latent: how targets move, from sequences of labels alone
     ensemble: float = 0.0  # 0: no ensemble of one-step predictors
 
 
@@ -54,6 +53,7 @@ RANGES: dict[str, tuple[float, float]] = {
     "target_beta": (0.0, 1.0),
     "overshoot_starts": (1, _MOST),
     "motion_rows": (1, _MOST),
+    "motion_length": (2, _MOST),
     "decode_stride": (1, _MOST),
     "imagination_fraction": (0.0, 1.0),
     "horizon": (1, _MOST),
@@ -93,7 +93,8 @@ class Options:
     target_beta: float = 0.5
     overshoot_horizon: int = 12  # ticks
     overshoot_starts: int = 64  # beliefs per update that predict so far ahead, each row as many
-    motion_rows: int = 256  # sequences of labels alone per update, where the latent is grounded
+    motion_rows: int = 64  # sequences of labels alone per update, where the latent is grounded
+    motion_length: int = 16  # ticks of each
     decode_stride: int = 1  # reconstruct every n-th tick; which ones goes round with the update's number
     imagination_fraction: float = 0.2  # last share of the budget that also learns in imagination
     horizon: int = 10  # ticks of imagination
@@ -196,13 +197,16 @@ _DOT = replace(
     imagination_fraction=0.0,
 )
 
-# Every part learns from labels by itself, so nothing is weighed against anything; the picture's decoder is
-# for people's eyes. bfloat16 would round a place to a fifth of a pixel.
+# Seeing learns from single pictures, motion from labels alone: nothing is weighed against anything. The
+# picture's decoder is for people's eyes. bfloat16 would round a place to a fifth of a pixel.
 _DOT_GROUNDED = replace(
     _DOT,
     preset="dot_grounded",
     latent=None,
     autocast=False,
+    batch=24,
+    length=8,
+    rate=2e-3,
     scales=replace(_DOT.scales, image=0.01, dyn=0.0, rep=0.0, target=1.0, target_prior=0.0, perception=0.0),
 )
 

@@ -291,20 +291,23 @@ class Replay:
             slices.append(piece)
         return {name: torch.stack([piece[name] for piece in slices]) for name in slices[0]}
 
-    def motion(self, step: int, rows: range) -> Batch:
-        """Labels, actions and episode starts alone, of places of their own: [rows, length, ...].
+    def motion(self, step: int, rows: range, length: int) -> Batch:
+        """Labels, whether they are in sight, actions and episode starts alone: [rows, length, ...].
 
-        Like a batch's, each row's place is a function of (seed, row, step).
+        Each row has a place of its own, like a batch's a function of (seed, row, step). Shorter where a
+        storage is.
         """
+        length = min(length, min(self.ticks))
         slices: list[dict[str, Tensor]] = []
         for row in rows:
             key = [self.seed, row + (1 << 32)]
             random = np.random.Generator(np.random.Philox(key=key, counter=[0, 0, 0, step]))
             store = int(random.choice(len(self.ticks), p=np.array(self.ticks) / self.total))
-            start = int(random.integers(0, self.ticks[store] - self.length + 1))
+            start = int(random.integers(0, self.ticks[store] - length + 1))
             data = self.stores[store]
-            names = [name for name in data if name.startswith("target_")] + ["action", "is_first"]
-            slices.append({name: data[name][start : start + self.length] for name in names})
+            names = [name for name in data if name.startswith(("target_", "visibility_"))]
+            names += ["action", "is_first"]
+            slices.append({name: data[name][start : start + length] for name in names})
         return {name: torch.stack([piece[name] for piece in slices]) for name in slices[0]}
 
     def target_statistics(self, name: str) -> tuple[Tensor, Tensor, Tensor]:

@@ -103,7 +103,8 @@ class Trainer(Run):
         noise = torch.Generator(self.device).manual_seed((self.options.seed << 32) + self.step)
         motion = None
         if self.learner.world_model.sizes.grounded:
-            labels = self.replay.motion(self.step, self.world.rows(self.options.motion_rows))
+            rows = self.world.rows(self.options.motion_rows)
+            labels = self.replay.motion(self.step, rows, self.options.motion_length)
             motion = {name: value.to(self.device) for name, value in labels.items()}
         update: Update = self.learner(batch, state, noise, imagine, motion)
         self.beliefs: Beliefs = update.beliefs

@@ -75,7 +75,7 @@ def validate(
             data[k][:, part].to(device).repeat_interleave(particles, 0) for k in ("action", "is_first")
         )
         shock = latent.noise(*first.shape, generator=noise).to(device)
-        beliefs = wm.filter(evidence, action, first, shock, state)
+        beliefs = wm.filter(evidence, action, first, shock, state, particles)
         state = State(beliefs.deter[:, -1], beliefs.stoch[:, -1])
         for name, (mean, std) in wm.predict_target(beliefs.features).items():
             means[name].append(mean.reshape(count, particles, *mean.shape[1:]).cpu())

@@ -16,7 +16,7 @@ class ImageDecoder(nn.Module):
     def __init__(self, shape: tuple[int, int, int], sizes: Sizes) -> None:
         super().__init__()
         self.sizes = sizes
-        self.strided = sizes.conv == "strided"
+        self.strided = sizes.conv != "exact"
         stages = len(sizes.multipliers)
         channels = [sizes.depth * m for m in reversed(sizes.multipliers)] + [shape[2]]
         self.start = (shape[0] // 2**stages, shape[1] // 2**stages, channels[0])

@@ -26,35 +26,41 @@ class VectorEncoder(nn.Module):
 
 
 class ImageEncoder(nn.Module):
-    """x / 255 - 0.5 -> halving stages [convolution, (max-pool), RMSNorm over channels, SiLU] -> flat (h, w,
-    c)."""
+    """x / 255 - 0.5 -> stages [convolution, (max-pool), RMSNorm over channels, SiLU] -> flat (h, w, c).
+
+    Every stage halves; of a "map" the first alone, and the others are 3 x 3. `grid`: height and width at the
+    end.
+    """
 
     def __init__(self, shape: tuple[int, int, int], sizes: Sizes) -> None:
         super().__init__()
-        self.strided = sizes.conv == "strided"
+        self.pooled = sizes.conv == "exact"
         channels = [shape[2], *(sizes.depth * m for m in sizes.multipliers)]
         stages = len(sizes.multipliers)
-        if shape[0] % 2**stages or shape[1] % 2**stages:
-            raise WorldModelError(f"image {shape[1]} x {shape[0]} cannot be halved {stages} times")
-        stride = 2 if self.strided else 1
+        halvings = 1 if sizes.conv == "map" else stages
+        if shape[0] % 2**halvings or shape[1] % 2**halvings:
+            raise WorldModelError(f"image {shape[1]} x {shape[0]} cannot be halved {halvings} times")
+        self.grid = (shape[0] // 2**halvings, shape[1] // 2**halvings)
+        kernels = [sizes.kernel if i < halvings else 3 for i in range(stages)]
+        strides = [2 if i < halvings and not self.pooled else 1 for i in range(stages)]
         self.convs = nn.ModuleList(
-            nn.Conv2d(channels[i], channels[i + 1], sizes.kernel, stride, sizes.kernel // 2)
+            nn.Conv2d(channels[i], channels[i + 1], kernels[i], strides[i], kernels[i] // 2)
             for i in range(stages)
         )
         for conv in self.convs:
             initialise(conv.weight, conv.weight[0].numel())  # type: ignore[arg-type, index]
             nn.init.zeros_(conv.bias)  # type: ignore[arg-type]
         self.norms = nn.ModuleList(NormSiLU(size) for size in channels[1:])
-        self.outputs = (shape[0] // 2**stages) * (shape[1] // 2**stages) * channels[-1]
+        self.outputs = self.grid[0] * self.grid[1] * channels[-1]
 
     def forward(self, raw: Tensor) -> Tensor:
-        """[..., H, W, C] uint8 -> tokens [..., H/2^n * W/2^n * channels] of n halvings."""
+        """[..., H, W, C] uint8 -> tokens [..., h * w * channels]."""
         x = raw.flatten(0, -4) if raw.dim() > 3 else raw.unsqueeze(0)
         x = x.permute(0, 3, 1, 2)  # a channels-last view, no copy of the bytes
         x = x.to(next(self.parameters()).dtype) / 255.0 - 0.5
         for conv, norm in zip(self.convs, self.norms, strict=True):
             x = conv(x)
-            if not self.strided:
+            if self.pooled:
                 x = F.max_pool2d(x, 2)
             x = norm(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
         return wide(x).permute(0, 2, 3, 1).flatten(1).reshape(*raw.shape[:-3], -1)

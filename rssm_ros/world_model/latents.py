@@ -48,6 +48,9 @@ class Latent(Protocol):
     def kl(self, left: Tensor, right: Tensor) -> Tensor:
         """KL(left || right) in nats, summed over groups: [..., S, P] x 2 -> [...]."""
 
+    def kl_by_group(self, left: Tensor, right: Tensor) -> Tensor:
+        """The same, of each group by itself: [..., S, P] x 2 -> [..., S]."""
+
     def entropy(self, distribution: Tensor) -> Tensor:
         """In nats, summed over groups: [..., S, P] -> [...]. Differential for a Gaussian."""
 
@@ -81,6 +84,10 @@ class Categorical:
     def kl(self, left: Tensor, right: Tensor) -> Tensor:
         """On the mixed probabilities."""
         return categorical_kl(left, right)
+
+    def kl_by_group(self, left: Tensor, right: Tensor) -> Tensor:
+        """On the mixed probabilities."""
+        return categorical_kl(left.unsqueeze(-2), right.unsqueeze(-2))
 
     def entropy(self, distribution: Tensor) -> Tensor:
         """Of the mixed probabilities."""
@@ -118,9 +125,13 @@ class Gaussian:
 
     def kl(self, left: Tensor, right: Tensor) -> Tensor:
         """Between normals; exactly 0 for equal ones."""
+        return self.kl_by_group(left, right).sum(-1)
+
+    def kl_by_group(self, left: Tensor, right: Tensor) -> Tensor:
+        """Between normals; exactly 0 for equal ones."""
         (mean_l, std_l), (mean_r, std_r) = left.unbind(-1), right.unbind(-1)
         ratio = (std_l / std_r).square()
-        return 0.5 * (ratio - 1.0 - torch.log(ratio) + ((mean_l - mean_r) / std_r).square()).sum(-1)
+        return 0.5 * (ratio - 1.0 - torch.log(ratio) + ((mean_l - mean_r) / std_r).square())
 
     def entropy(self, distribution: Tensor) -> Tensor:
         """log(std sqrt(2 pi e)), summed."""

@@ -19,7 +19,7 @@ from rssm_ros.world_model.grounded import GroundedHead
 from rssm_ros.world_model.heads import ContinueHead, TargetHead, TwoHotHead
 from rssm_ros.world_model.layers import symexp
 from rssm_ros.world_model.rssm import RSSM, Evidence, State
-from rssm_ros.world_model.sizes import Signals, Sizes
+from rssm_ros.world_model.sizes import MOTION, Signals, Sizes
 
 
 class Beliefs(NamedTuple):
@@ -65,7 +65,8 @@ class WorldModel(nn.Module):
         for name, shape in images.items():
             self.encoders[name] = ImageEncoder(shape, sizes)
         tokens = {name: int(self.encoders[name].outputs) for name in signals.modalities}  # type: ignore[arg-type]
-        self.rssm = RSSM(sizes, signals.action_dim, tokens)
+        grids = {n: encoder.grid for n, encoder in self.encoders.items() if isinstance(encoder, ImageEncoder)}
+        self.rssm = RSSM(sizes, signals.action_dim, tokens, grids)
         self.image_decoders = nn.ModuleDict({n: ImageDecoder(s, sizes) for n, s in images.items()})
         self.vector_decoders = nn.ModuleDict({n: VectorDecoder(v, sizes) for n, v in vectors.items()})
         self.reward_head = TwoHotHead(sizes.features, sizes.units, 1)
@@ -77,9 +78,10 @@ class WorldModel(nn.Module):
         if not sizes.grounded:
             return nn.ModuleDict({name: TargetHead(length, sizes) for name, length in targets})
         lengths = [length for _, length in targets]
-        if sum(lengths) != sizes.stoch:
+        if MOTION * sum(lengths) != sizes.stoch:
             raise WorldModelError(
-                f"sizes: a grounded latent of {sizes.stoch} numbers, but the targets have {sum(lengths)}"
+                f"sizes: a grounded latent of {sizes.stoch} groups, but the targets have {sum(lengths)} "
+                f"numbers of {MOTION} groups each"
             )
         starts = [sum(lengths[:index]) for index in range(len(lengths))]
         return nn.ModuleDict(
@@ -174,13 +176,12 @@ class WorldModel(nn.Module):
         is_first: Tensor,
         noise: Tensor,
         state: State | None = None,
-        given: Tensor | None = None,
         particles: int = 1,
     ) -> Beliefs:
         """`observe` from the tokens' evidence [B, T, ...].
 
-        given [B, T, S, K]: samples that are known, instead of the posterior's; NaN: not known. particles: so
-        many rows in succession are one filter's, to be chosen from by their weights, if they have any.
+        particles: so many rows in succession are one filter's, to be chosen from by their weights, if they
+        have any.
         """
         rows, ticks = is_first.shape
         assert action.shape == (rows, ticks, self.signals.action_dim), action.shape
@@ -203,19 +204,16 @@ class WorldModel(nn.Module):
             if blanks[t]:
                 prior = rssm.prior(deter)
             elif rssm.needs_prior:
-                with torch.no_grad():  # taken as given; the batched one below gets gradients
+                # Taken as given, unless it is all that a state says; the batched one below gets gradients.
+                with torch.set_grad_enabled(rssm.weighs and torch.is_grad_enabled()):
                     prior = rssm.prior(deter)
             posterior = rssm.posterior(deter, prior, seen[t])
             if prior is not None and blanks[t]:
                 posterior = torch.where(something[:, t, None, None], posterior, prior)
             stoch = rssm.latent.sample(posterior, draws[t])
-            if rssm.weighs:
-                stoch = stoch.detach()  # each part learns from labels by itself
-            if given is not None:
-                stoch = torch.where(torch.isnan(given[:, t]), stoch, given[:, t])
             if particles > 1 and rssm.weighs:
                 assert prior is not None
-                weight = rssm.log_weight(prior, stoch, seen[t]).reshape(-1, particles)
+                weight = rssm.log_weight(prior, seen[t]).reshape(-1, particles)
                 here = systematic(weight) + torch.arange(len(weight)).unsqueeze(-1) * particles
                 deter, stoch, posterior = (part[here.flatten()] for part in (deter, stoch, posterior))
             deters.append(deter)

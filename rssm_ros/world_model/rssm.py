@@ -13,8 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from rssm_ros.world_model.errors import WorldModelError
-from rssm_ros.world_model.grounded import GroundedPosterior, KinematicCore
-from rssm_ros.world_model.latents import latent_of
+from rssm_ros.world_model.grounded import GroundedLatent, GroundedPosterior, KinematicCore
+from rssm_ros.world_model.latents import Latent, latent_of
 from rssm_ros.world_model.layers import BlockLinear, Layer, Linear, NormSiLU, affine, blockwise, wide
 from rssm_ros.world_model.plain import PlainGRU
 from rssm_ros.world_model.product import ProductPosterior
@@ -36,7 +36,8 @@ class State(NamedTuple):
 class Evidence(NamedTuple):
     """What the observations say before any state is known, worked out once for a whole sequence.
 
-    said: [..., hidden] (concat) or [..., M, hidden] (product); presence [..., M] bool.
+    said: [..., hidden] (concat), [..., M, hidden] (product) or [..., M, K, 1 + 2 S] (`grounded`);
+    presence [..., M] bool.
     """
 
     said: Tensor
@@ -59,17 +60,25 @@ class Evidence(NamedTuple):
 class RSSM(nn.Module):
     """predict() is the prior half, correct() the posterior half of one tick."""
 
-    def __init__(self, sizes: Sizes, action_dim: int, tokens: Mapping[str, int]) -> None:
+    def __init__(
+        self,
+        sizes: Sizes,
+        action_dim: int,
+        tokens: Mapping[str, int],
+        grids: Mapping[str, tuple[int, int]] | None = None,
+    ) -> None:
+        """grids: height and width of the feature maps that some of the tokens are (for a grounded latent)."""
         super().__init__()
         self.sizes = sizes
         self.action_dim = action_dim
         self.tokens = dict(tokens)
-        self.latent = latent_of(sizes)
+        self.latent: Latent = GroundedLatent(sizes.stoch) if sizes.grounded else latent_of(sizes)
         d, h, style = sizes.deter, sizes.hidden, (sizes.activation, sizes.normed)
         self.plain: PlainGRU | KinematicCore | None = None
         self.product: ProductPosterior | GroundedPosterior | None = None
         if sizes.grounded:
-            self.plain, self.product = KinematicCore(sizes, action_dim), GroundedPosterior(sizes, self.tokens)
+            self.plain = KinematicCore(sizes, action_dim)
+            self.product = GroundedPosterior(sizes, self.tokens, grids or {})
             return
         if sizes.blocks:
             self._build_block_gru()
@@ -213,17 +222,15 @@ class RSSM(nn.Module):
         hidden = self.posterior_layer.norm(affine(deter, weight) + evidence.said)
         return self.latent.distribution(self.posterior_logits(hidden))
 
-    def log_weight(self, prior: Tensor, stoch: Tensor, evidence: Evidence) -> Tensor:
+    def log_weight(self, prior: Tensor, evidence: Evidence) -> Tensor:
         """What the observation says for a particle: log p(o | its past), up to what all have in common.
 
-        prior [B, S, P] that its sample [B, S, 1] of the posterior was drawn under, evidence [B or 1, ...]
-        -> [B] nats; 0 where nothing is present. Of a grounded latent only (`weighs`).
+        prior [B, S, P], evidence [B or 1, ...] -> [B] nats; 0 where nothing is present. Of a grounded latent
+        only (`weighs`).
         """
         assert isinstance(self.product, GroundedPosterior)
-        said, here = evidence
-        found = self.product.likelihood(said, here, stoch.squeeze(-1).unsqueeze(-2)).squeeze(-1)
-        found = found + self.product.agreement(prior, said, here)
-        return torch.where(evidence.something, found, found.new_zeros(()))
+        _, nats = self.product.update(prior, *evidence)
+        return nats
 
     @property
     def weighs(self) -> bool:

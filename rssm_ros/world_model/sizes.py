@@ -10,12 +10,16 @@ from rssm_ros.contract import Contract
 from rssm_ros.world_model.errors import WorldModelError
 
 CHOICES = {
-    "conv": ("strided", "exact"),
+    "conv": ("strided", "exact", "map"),
     "latent": ("categorical", "gaussian"),
     "posterior": ("concat", "product"),
     "gru": ("standard", "normed"),
     "activation": ("silu", "relu", "elu"),
 }
+
+
+# Numbers that a grounded latent has for each number of the targets (`grounded`).
+MOTION = 5
 
 
 @dataclass(frozen=True)
@@ -30,7 +34,9 @@ class Sizes:
     blocks: int  # blocks of the block-diagonal GRU; 0: the plain GRU of the generations before DreamerV3
     depth: int  # convolution channels before `multipliers`
     units: int  # width of the vector encoders and of every head
-    conv: str = "strided"  # "strided", or "exact": DreamerV3's stride 1 + max-pool, nearest x2 + convolution
+    # "strided"; "exact": DreamerV3's stride 1 + max-pool, nearest x2 + convolution; or "map", which halves a
+    # picture only once: a feature map whose cells are places.
+    conv: str = "strided"
     multipliers: tuple[int, ...] = (2, 3, 4, 4)
     kernel: int = 5
     encoder_layers: int = 3
@@ -43,7 +49,7 @@ class Sizes:
     gru: str = "standard"  # of the plain core: or "normed", DreamerV2's with layer normalisation
     activation: str = "silu"  # inside the RSSM
     normed: bool = True  # RMSNorm inside the RSSM's layers
-    grounded: bool = False  # the latent is the target itself (`grounded`): one Gaussian per number of it
+    grounded: bool = False  # the latent is the target itself and how it moves (`grounded`)
 
     def __post_init__(self) -> None:
         """Refuse combinations that no tensor could have."""
@@ -57,9 +63,11 @@ class Sizes:
             raise WorldModelError(f"sizes: a Gaussian latent has 1 class a group, not {self.classes}")
         if self.blocks < 0 or (self.blocks and self.deter % self.blocks):
             raise WorldModelError(f"sizes: deter {self.deter} is no multiple of blocks {self.blocks}")
-        if self.grounded and (self.latent != "gaussian" or self.blocks or self.deter < 2 * self.stoch + 2):
+        odd = self.latent != "gaussian" or self.blocks or self.stoch % MOTION or self.deter <= self.stoch
+        if self.grounded and odd:
             raise WorldModelError(
-                "sizes: a grounded latent is Gaussian, on a plain core (blocks 0) with deter >= 2 stoch + 2"
+                f"sizes: a grounded latent is Gaussian, with {MOTION} groups for each number of the targets, "
+                "on a plain core (blocks 0) with deter > stoch"
             )
         if not 0.0 <= self.unimix < 1.0:
             raise WorldModelError(f"sizes: unimix is {self.unimix}, expected 0 <= unimix < 1")
@@ -138,16 +146,17 @@ PRESETS: dict[str, Sizes] = {
     "manipulator": Sizes(512, 192, 32, 16, 8, 8, 192, conv="strided"),
     # Three halvings leave 4 x 4 of 32 x 32 pixels: 2 x 2 would throw away what sub-pixel motion needs.
     "dot": Sizes(256, 128, 16, 16, 8, 8, 128, conv="strided", multipliers=(2, 3, 4)),
-    # The dot with a latent that is its place: a recurrent state of 64, the place and its displacement.
+    # The dot with a latent that is its place and velocity, beside a recurrent state of 32.
     "dot_grounded": Sizes(
-        69,
+        42,
         64,
-        2,
+        10,
         1,
         0,
-        8,
-        128,
-        multipliers=(2, 3, 4),
+        16,
+        64,
+        conv="map",
+        multipliers=(3, 3, 3, 3),
         latent="gaussian",
         posterior="product",
         grounded=True,

@@ -52,7 +52,7 @@ def losses(
     optimizer, found, state = Optimizer(named), {}, None
     for step in range(updates):
         noise = torch.Generator().manual_seed(step)
-        motion = replay.motion(step, range(32)) if sizes.grounded else None
+        motion = replay.motion(step, range(32), length) if sizes.grounded else None
         update = learner(replay.batch(step), state, noise, imagine=False, motion=motion)
         gradients = torch.autograd.grad(update.loss, [p for _, p in named], allow_unused=True)
         optimizer.step(gradients, 5e-4 * min(1.0, (step + 1) / 20))
@@ -91,12 +91,12 @@ def test_the_product_posterior_learns_too(data, latent):
 
 @pytest.mark.slow
 @pytest.mark.timeout(300)
-def test_a_grounded_latent_learns_to_see_to_move_and_to_weigh(data):
+def test_a_grounded_latent_learns_to_see_and_to_move(data):
     _, found = losses(data, "dot_grounded")
     first, last = ({name: np.mean(v[part]) for name, v in found.items()} for part in _ENDS)
     assert all(np.isfinite(values).all() for values in found.values())
-    assert last["motion"] < first["motion"] - 1.0, "nats a number: moving as the last two places say"
-    assert last["target"] < first["target"] - 0.1 and last["weight"] < first["weight"] - 0.1
+    assert last["motion"] < first["motion"] - 0.5, "nats a number"
+    assert last["target"] < first["target"] - 1.0, "nats: where the dot is"
 
 
 _ENDS = slice(0, ENDS), slice(-ENDS, None)

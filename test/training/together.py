@@ -28,7 +28,7 @@ from rssm_ros.world_model import PRESETS
 
 CHOOSE = World.choose
 PRESETS["debug_grounded"] = replace(
-    PRESETS["debug"], blocks=0, latent="gaussian", classes=1, stoch=4, posterior="product", grounded=True
+    PRESETS["debug"], blocks=0, latent="gaussian", classes=1, stoch=20, posterior="product", grounded=True
 )
 MUTATIONS = {
     "percentile of its own returns": ("gather", lambda self, rows: rows),

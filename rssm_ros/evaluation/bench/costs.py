@@ -33,14 +33,13 @@ def encoder_parts(module: nn.Module, name: str) -> list[Part]:
     """One observation -> tokens."""
     if not isinstance(module, ImageEncoder):
         return linear_parts(module, name)
-    stages, parts = len(module.convs), []
-    last = module.convs[-1]
-    assert isinstance(last, nn.Conv2d)
-    area = module.outputs // last.out_channels  # after the last stage; each one before it has twice the edge
-    for index, conv in enumerate(module.convs):
+    parts, area = [], module.grid[0] * module.grid[1]  # after the last stage
+    for index, conv in reversed(list(enumerate(module.convs))):
         assert isinstance(conv, nn.Conv2d)
-        doubled = 2 ** (stages - 1 - index) * (1 if module.strided else 2)
-        parts.append(_convolution(conv, f"{name}.conv{index}", area * doubled**2))
+        area *= 4 if module.pooled else 1
+        parts.append(_convolution(conv, f"{name}.conv{index}", area))
+        area *= conv.stride[0] ** 2
+    parts.reverse()
     return parts
 
 
