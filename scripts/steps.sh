@@ -1,4 +1,4 @@
-# Sourced by the training scripts, which set folder, rssm and threads: the steps of a recipe, each of which goes on where it
+# Sourced by the training scripts, which set folder, rssm, threads and robot (and preset, where it is another): the steps of a recipe, each of which goes on where it
 # was stopped, and the list of commands for the model card.
 # shellcheck shell=bash disable=SC2154
 mkdir -p "$folder"
@@ -19,7 +19,7 @@ collect() { # NAME SEED TICKS OPTIONS...
 train() { # NAME MINUTES OPTIONS...
     local name=$1 minutes=$2 resume=()
     shift 2
-    set -- --contract "$robot" --preset "$robot" --out "$folder/runs/$name" --val "$folder/data/validation" --minutes "$minutes" --threads "$threads" "$@"
+    set -- --contract "$robot" --preset "${preset:-$robot}" --out "$folder/runs/$name" --val "$folder/data/validation" --minutes "$minutes" --threads "$threads" "$@"
     told train "$@"
     [ -e "$folder/runs/$name/done" ] && return
     compgen -G "$folder/runs/$name/checkpoints/step-*" >/dev/null && resume=(--resume)

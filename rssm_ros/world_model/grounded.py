@@ -38,7 +38,7 @@ from torch.nn import functional as F
 
 from rssm_ros.world_model.heads import TargetHead
 from rssm_ros.world_model.latents import Gaussian
-from rssm_ros.world_model.layers import MLP, Linear, wide
+from rssm_ros.world_model.layers import MLP, Linear, initialise, wide
 from rssm_ros.world_model.plain import PlainGRU
 from rssm_ros.world_model.sizes import MOTION, Sizes
 
@@ -188,35 +188,40 @@ class GroundedPosterior(nn.Module):
         super().__init__()
         self.places = sizes.stoch // MOTION
         self.grids = dict(grids)
-        numbers = 1 + 2 * self.places
-        self.readers, self.said, self.anchors = nn.ModuleDict(), nn.ModuleDict(), nn.ParameterDict()
+        numbers = 2 * self.places
+        self.readers, self.anchors = nn.ModuleDict(), nn.ParameterDict()
+        self.shares, self.normals = nn.ModuleDict(), nn.ModuleDict()
         for name, size in tokens.items():
             if name in grids:
                 height, width = grids[name]
-                self.said[name] = Linear(size // (height * width), numbers, 0.1)
+                channels = size // (height * width)
+                self.shares[name] = nn.Linear(channels, 1, bias=False)  # all cells would have the same one
+                initialise(self.shares[name].weight, channels, 0.1)  # type: ignore[arg-type]
+                self.normals[name] = Linear(channels, numbers, 0.1)
                 self.anchors[name] = nn.Parameter(_lattice(height, width, self.places))
             else:
                 self.readers[name] = MLP(size, sizes.units, 1)
-                self.said[name] = Linear(sizes.units, POINTS * numbers, 0.1)
+                self.shares[name] = Linear(sizes.units, POINTS, 0.1)
+                self.normals[name] = Linear(sizes.units, POINTS * numbers, 0.1)
                 self.anchors[name] = nn.Parameter(torch.zeros(POINTS, self.places))
 
     def evidence(self, tokens: Mapping[str, Tensor], presence: Tensor) -> Tensor:
         """{m: [..., E_m]}, presence [..., M] -> [..., M, K, 1 + 2 S]: log share, means, deviations."""
         found = []
-        for index, (name, layer) in enumerate(self.said.items()):
+        for index, (name, anchors) in enumerate(self.anchors.items()):
             value = wide(tokens[name])
             value = torch.where(presence[..., index, None], value, value.new_zeros(()))
-            count, step = len(self.anchors[name]), 1.0
+            each, step = (*value.shape[:-1], len(anchors), -1), 1.0  # [..., K, .]
             if name in self.grids:
                 step = 2.0 * HALF / max(self.grids[name])
-                said = layer(value.reshape(*value.shape[:-1], count, -1))
+                value = value.reshape(each)
             else:
-                said = layer(self.readers[name](value))
-                said = said.reshape(*said.shape[:-1], count, -1)
-            logit, offset, raw = torch.split(wide(said), [1, self.places, self.places], -1)
-            share = torch.log_softmax(SHARP * logit.squeeze(-1), -1).unsqueeze(-1)
+                value = self.readers[name](value)
+            logit = wide(self.shares[name](value)).reshape(each)
+            offset, raw = wide(self.normals[name](value)).reshape(each).chunk(2, -1)
+            share = torch.log_softmax(SHARP * logit, -2)
             std = step * F.softplus(raw + math.log(math.e - 1.0)) + LEAST_STD  # a cell's width at first
-            found.append(torch.cat([share, self.anchors[name] + step * offset, std], -1))
+            found.append(torch.cat([share, anchors + step * offset, std], -1))
         most = max(part.shape[-2] for part in found)
         return torch.stack([_padded(part, most) for part in found], -3)
 

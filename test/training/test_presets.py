@@ -141,7 +141,7 @@ def test_free_nats_of_the_batch_let_single_ticks_below_them(of, expected):
     half, terms = torch.full((1, 2, 4, 4), 0.25), {}
     beliefs = Beliefs(torch.zeros(1, 2, 32), half, half, half)
     learner._dynamics(
-        beliefs, torch.ones(1, 2, dtype=torch.bool), lambda name, _, value: terms.update({name: value}), {}
+        beliefs, torch.ones(1, 2, dtype=torch.bool), lambda name, _, value: terms.update({name: value})
     )
     assert float(terms["dyn"]) == pytest.approx(expected, abs=1e-6)
 

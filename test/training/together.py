@@ -97,7 +97,7 @@ def train(made: Run, steps: int, kind: torch.dtype) -> dict[str, Tensor]:
         return {n: value.to(kind) if value.is_floating_point() else value for n, value in arrays.items()}
 
     made.replay.batch = lambda number: exact(batch(number))  # type: ignore[method-assign]
-    made.replay.motion = lambda number, rows: exact(motion(number, rows))  # type: ignore[method-assign]
+    made.replay.motion = lambda number, rows, length: exact(motion(number, rows, length))  # type: ignore[method-assign]
     kept: dict[str, Tensor] = {}
 
     def spied(gradients: Sequence[Tensor | None], *rest: object) -> Tensor:

@@ -252,7 +252,8 @@ def test_targets_are_read_off_the_sample(model):
 def test_cells_lie_where_the_picture_has_them():
     """Untrained, the first number runs along columns, the second along rows; nothing favours a cell."""
     made = WorldModel(SIGNALS, SIZES)
-    torch.nn.init.zeros_(made.rssm.product.said["camera"].weight)
+    for layer in (made.rssm.product.shares["camera"], made.rssm.product.normals["camera"]):
+        torch.nn.init.zeros_(layer.weight)
     said = some_evidence(made, 1).said[0, 1].reshape(16, 16, 5)
     assert torch.equal(said[..., 0], torch.full((16, 16), float(said[0, 0, 0])))
     assert (said[:, 1:, 1] > said[:, :-1, 1]).all() and torch.equal(said[0, :, 1], said[9, :, 1])
