@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from rssm_ros.contract import Contract, find_contract
+from rssm_ros.evaluation.film.overlay import Shown
 from rssm_ros.evaluation.film.projection import projection_of
 from rssm_ros.evaluation.scoring.scorecard import (
     TRACE_FILE,
@@ -60,6 +61,12 @@ def made(
 def recording_of(trace: Mapping[str, np.ndarray], size: tuple[int, int] = (64, 64)) -> "Pictures":
     """Pictures for a trace: a bright square where the truth is, nothing where it is covered."""
     return Pictures(find_contract("manipulator"), dict(trace), size)
+
+
+def shown_of(run: Made, contract: str, ticks: int = 20, **changes: np.ndarray) -> Shown:
+    """What a film shows of its first ticks. changes: of the trace."""
+    trace = {name: values[:ticks] for name, values in (dict(run.trace) | changes).items()}
+    return Shown(find_contract(contract), trace, "package", "m", "hold_last")
 
 
 @dataclass(frozen=True)

@@ -57,14 +57,19 @@ def test_other_meanings_in_the_same_shapes_are_refused_before_training(data, tmp
     ids=["the same", "topic", "fewer targets", "slew"],
 )
 def test_what_changes_no_number_is_none_of_its_business(data, change):
+    """The same file refuses a change of a number beside it: it was read."""
     meaning.check(data, changed(change))
+    with pytest.raises(TrainingError, match="rate was 20 and is 10"):
+        meaning.check(data, changed(lambda said: (change(said), said.update(rate=10))))
 
 
 @pytest.mark.parametrize("text", [None, "{", "[]", '{"sha256": "one"}', '{"meaning": 3}'])
 def test_data_that_do_not_say_decide_nothing(data, text):
-    place = data / "dataset.json"
+    place, slower = data / "dataset.json", changed(lambda said: said.update(rate=10))
+    with pytest.raises(TrainingError, match="rate was 20 and is 10"):
+        meaning.check(data, slower)
     place.unlink() if text is None else place.write_text(text)
-    meaning.check(data, changed(lambda said: said.update(rate=10)))
+    meaning.check(data, slower)
 
 
 def test_a_data_set_says_what_it_means(data):

@@ -3,7 +3,6 @@
 import json
 import os
 import re
-import resource
 import shlex
 import signal
 from dataclasses import replace
@@ -13,30 +12,20 @@ import pytest
 import torch
 
 from rssm_ros.cli.main import main
-from rssm_ros.contract import HIDDEN, find_contract
+from rssm_ros.contract import HIDDEN
 from rssm_ros.online.baselines import hold_last
 from rssm_ros.paths import share_path
 from rssm_ros.training import checkpoint
 from rssm_ros.training.errors import TrainingError
-from rssm_ros.training.options import Options, options
-from rssm_ros.training.replay import Replay
-from rssm_ros.training.restore import SEEING
 from rssm_ros.training.trainer import Trainer
 
 from . import synthetic
-
-CONTRACT = find_contract("manipulator")
-ONE_TARGET = replace(CONTRACT, targets=CONTRACT.targets[:1])
-TINY = replace(options("debug"), steps=6, log_every=2, threads=1, autocast=False, imagination_fraction=0.5)
+from .tiny import CONTRACT, ONE_TARGET, TINY, trainer
 
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
     return synthetic.write(tmp_path_factory.mktemp("data"), 6, 60)
-
-
-def trainer(chosen: Options, data, out, **kwargs) -> Trainer:
-    return Trainer(chosen, CONTRACT, [data], out, quiet=True, **kwargs)
 
 
 def tensors(run) -> dict[str, torch.Tensor]:
@@ -168,115 +157,6 @@ def test_validation_figures_have_baselines(data, tmp_path):
     assert 0.0 <= made.figures["package_hidden_inside90"] <= 1.0
 
 
-def test_checkpoint_loads_for_export(data, tmp_path):
-    trainer(TINY, data, tmp_path / "run").run()
-    world_model, actor, critic, meta = checkpoint.load_checkpoint(tmp_path / "run")
-    features = world_model.initial_state(3).features
-    assert actor(features)[0].shape == (3, 6) and critic(features).shape == (3,)
-    assert meta["contract"]["name"] == "manipulator" and meta["step"] == 6
-
-
-def test_damaged_newest_checkpoint_is_named_and_the_one_before_is_kept(data, tmp_path):
-    made = trainer(TINY, data, tmp_path / "run")
-    for _ in range(3):
-        made._update()
-        made._save()
-    places = sorted((tmp_path / "run" / "checkpoints").iterdir())
-    assert [place.name for place in places] == ["step-00000002", "step-00000003"]
-    (places[-1] / "model.safetensors").write_bytes(b"cut")
-    with pytest.raises(TrainingError, match="step-00000003"):
-        checkpoint.read(tmp_path / "run")
-    os.remove(places[-1] / "state.json")  # incomplete: as after a kill between two files
-    assert checkpoint.read(tmp_path / "run").state["step"] == 2
-
-
-def test_the_only_checkpoint_is_not_taken_away_to_be_written_again(data, tmp_path, monkeypatch):
-    """A kill between removing the old step-N and renaming the new one left none at all."""
-    made = trainer(TINY, data, tmp_path / "run")
-    made._update()
-    place = made._save()
-    inode = (place / "model.safetensors").stat().st_ino
-    made.figures = {"kl": 1.0}
-    assert made._save() == place
-    assert (place / "model.safetensors").stat().st_ino == inode
-    assert checkpoint.read(tmp_path / "run").state["validation"] == {"kl": 1.0}
-    assert [child.name for child in place.parent.iterdir()] == ["step-00000001"]
-
-
-def test_a_full_disk_keeps_the_last_good_checkpoint_and_training_goes_on(data, tmp_path, monkeypatch, capsys):
-    """The kernel itself refuses to write more than so many bytes to a file, as a full disk would."""
-    chosen = replace(TINY, steps=4, checkpoint_steps=1, log_every=100)
-    made = Trainer(chosen, CONTRACT, [data], tmp_path / "run")
-    update = made._update
-
-    def filling():
-        if made.step == 2:
-            resource.setrlimit(resource.RLIMIT_FSIZE, (30_000, resource.RLIM_INFINITY))
-        return update()
-
-    monkeypatch.setattr(made, "_update", filling)
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    try:
-        with pytest.raises(TrainingError, match="the last good one is of step 2"):
-            made.run()
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
-    assert made.step == 4 and "checkpoint not written" in capsys.readouterr().out
-    assert checkpoint.steps(tmp_path / "run") == [1, 2]
-    assert checkpoint.read(tmp_path / "run").state["step"] == 2
-    assert not list((tmp_path / "run" / "checkpoints").glob("partial*"))
-    resumed = trainer(chosen, data, tmp_path / "run", resume=True)
-    resumed.run()
-    assert checkpoint.steps(tmp_path / "run") == [3, 4]
-
-
-def test_compiling_changes_no_name_of_a_checkpoint(data, tmp_path):
-    """What is compiled is the large products; nothing runs here, since compiling takes a minute."""
-    plain = trainer(TINY, data, tmp_path / "plain")
-    made = trainer(replace(TINY, compile=True), data, tmp_path / "run")
-    assert made.learner.state_dict().keys() == plain.learner.state_dict().keys()
-    compiled = [name for name, part in made.learner.named_modules() if part._compiled_call_impl is not None]
-    assert {"world_model.encoders.camera", "world_model.image_decoders.camera", "critic.fast"} <= set(
-        compiled
-    )
-    assert "world_model.rssm" not in compiled
-    assert all(part._compiled_call_impl is None for part in plain.learner.modules())
-
-
-def test_a_checkpoint_of_an_old_version_loads(data, tmp_path):
-    """It has a tensor that nothing needs any more, and lacks options and facts that are new."""
-    made = trainer(TINY, data, tmp_path / "run")
-    made._update()
-    place = made._save()
-    model = {**checkpoint.load_file(place / "model.safetensors"), "returns.weight": torch.ones(())}
-    checkpoint.save_file(model, place / "model.safetensors")
-    state = json.loads((place / "state.json").read_text())
-    made.close()
-    for name in ("contents", "hashes", "contract", "processes"):
-        del state[name]
-    for name in ("checkpoint_steps", "validate_steps", "replay_latents", "compile", "wandb"):
-        del state["options"][name]
-    del state["options"]["scales"]["replay_value"]
-    (place / "state.json").write_text(json.dumps(state))
-    assert checkpoint.load_checkpoint(tmp_path / "run")[3]["step"] == 1
-    assert trainer(TINY, data, tmp_path / "run", resume=True).step == 1
-    assert trainer(TINY, data, tmp_path / "next", start_from=tmp_path / "run").chain
-
-
-def test_tensors_of_another_form_are_refused_in_words(data, tmp_path):
-    """Loading for export ended in a traceback."""
-    made = trainer(TINY, data, tmp_path / "run")
-    place = made._save()
-    made.close()
-    model = checkpoint.load_file(place / "model.safetensors")
-    model["actor.mean.bias"] = model["actor.mean.bias"][:-1].clone()
-    checkpoint.save_file(model, place / "model.safetensors")
-    with pytest.raises(TrainingError, match=r"run: the checkpoint's tensors do not fit .*actor\.mean\.bias"):
-        checkpoint.load_checkpoint(tmp_path / "run")
-    with pytest.raises(TrainingError, match="--resume: the checkpoint's tensors do not fit"):
-        trainer(TINY, data, tmp_path / "run", resume=True)
-
-
 def test_one_process_at_a_time_trains_into_a_run(data, tmp_path):
     with (
         checkpoint.alone(tmp_path / "run"),
@@ -379,95 +259,3 @@ def test_scales_on_the_command_line(data, tmp_path, capsys):
     assert main([*words, "--resume", "--steps", "2", "--scale", "rep=0.02"]) == 0
     scales = checkpoint.read_state(tmp_path / "run")["options"]["scales"]
     assert (scales["rep"], scales["continue_"]) == (0.02, 2.0)
-
-
-def test_a_run_remembers_the_runs_that_it_comes_from(data, tmp_path):
-    """Hours, data and machine of all stages, not of the last one only; also after --resume."""
-    trainer(TINY, data, tmp_path / "first").run()
-    trainer(replace(TINY, steps=4), data, tmp_path / "second", start_from=tmp_path / "first").run()
-    trainer(replace(TINY, steps=2), data, tmp_path / "third", start_from=tmp_path / "second").run()
-    trainer(replace(TINY, steps=3), data, tmp_path / "third", resume=True).run()
-    state = checkpoint.read(tmp_path / "third").state
-    assert [(run["name"], run["step"]) for run in state["chain"]] == [("first", 6), ("second", 4)]
-    assert (state["name"], state["step"]) == ("third", 3)
-    for run in (*state["chain"], state):
-        assert run["elapsed_s"] > 0 and run["data"] == [str(data)] and run["options"]["steps"] == run["step"]
-        assert "cores" in run["hardware"]
-
-
-def test_frozen_encoders_stay_as_they_were_learnt(data, tmp_path):
-    with pytest.raises(TrainingError, match="add --start-from"):
-        trainer(replace(TINY, freeze_encoders=True), data, tmp_path / "none")
-    trainer(TINY, data, tmp_path / "first").run()
-    frozen = replace(TINY, freeze_encoders=True)
-    trainer(frozen, data, tmp_path / "second", start_from=tmp_path / "first").run()
-    one, two = checkpoint.read(tmp_path / "first").model, checkpoint.read(tmp_path / "second").model
-    kept = {name for name in one if torch.equal(one[name], two[name])}
-    encoders = {name for name in one if name.startswith("world_model.encoders.")}
-    assert encoders and encoders <= kept
-    assert not {"world_model.rssm.prior_logits.weight", "world_model.target_heads.package.out.weight"} & kept
-    with pytest.raises(TrainingError, match="freeze_encoders differ"):
-        trainer(TINY, data, tmp_path / "second", resume=True)
-
-
-def test_of_another_kind_of_model_the_encoders_can_be_taken(data, tmp_path):
-    """A product posterior has other tensors than a concat one; what both see with is the same."""
-    trainer(TINY, data, tmp_path / "first").run()
-    other = replace(TINY, posterior="product", freeze_encoders=True)
-    with pytest.raises(TrainingError, match="do not fit"):
-        trainer(other, data, tmp_path / "none", start_from=tmp_path / "first")
-    begun = trainer(other, data, tmp_path / "second", start_from=tmp_path / "first", encoders_only=True)
-    one, two = checkpoint.read(tmp_path / "first").model, begun.learner.state_dict()
-    same = {name for name in one if name in two and torch.equal(one[name], two[name])}
-    seeing = {name for name in one if name.startswith(SEEING)}
-    assert seeing and seeing <= same
-    assert not any(name.endswith("weight") and name.startswith("world_model.rssm") for name in same)
-    assert [run["taken"] for run in begun.chain] == ["encoders only"]
-    begun.close()
-    exact = replace(other, conv="exact")  # of equal shapes, so that only the word tells
-    with pytest.raises(TrainingError, match="add --conv strided"):
-        trainer(exact, data, tmp_path / "third", start_from=tmp_path / "first", encoders_only=True)
-
-
-def test_a_further_round_may_have_a_target_more(data, tmp_path):
-    """Everything that was learned is taken over; what is new starts afresh, and trains."""
-    Trainer(TINY, ONE_TARGET, [data], tmp_path / "first", quiet=True).run()
-    before = checkpoint.read(tmp_path / "first").model
-    made = trainer(TINY, data, tmp_path / "second", start_from=tmp_path / "first")
-    now = made.learner.state_dict()
-    assert [name for name in before if not torch.equal(before[name], now[name])] == []
-    added = set(now) - set(before)
-    assert added and all("destination" in name for name in added)
-    assert made.step == 0 and not any(made.optimizer.counts)
-    fresh = "world_model.target_heads.destination."
-    old = {name: value.clone() for name, value in now.items() if name.startswith(fresh)}
-    made._update()  # the first step of the warm-up has no rate
-    terms = made._update()
-    assert float(terms["target_destination"]) > 0.0 and torch.isfinite(terms["loss"])
-    moved = made.learner.state_dict()
-    assert any(not torch.equal(old[name], moved[name]) for name in old)
-
-
-def test_a_round_on_data_older_than_the_target_trains_all_else(data, tmp_path):
-    older = synthetic.write(tmp_path / "older", 3, 60, seed=5)
-    for file in older.glob("episode-*.npz"):
-        with np.load(file) as arrays:
-            kept = {name: arrays[name] for name in arrays.files if "destination" not in name}
-        np.savez(file, **kept)
-    made = Trainer(TINY, CONTRACT, [older, data], tmp_path / "run", quiet=True)
-    made.replay = Replay(made.replay.stores[:1], TINY.batch, TINY.length, TINY.chunks, TINY.seed)
-    terms = made._update()
-    assert float(terms["target_destination"]) == 0.0 and float(terms["target_package"]) != 0.0
-    assert all(bool(torch.isfinite(value).all()) for value in terms.values())
-
-
-@pytest.mark.parametrize("change", ["fewer targets", "another size"])
-def test_a_round_from_weights_that_do_not_fit_is_refused(data, tmp_path, change):
-    first = trainer(TINY, data, tmp_path / "first")
-    first._save()
-    if change == "fewer targets":
-        contract, chosen = ONE_TARGET, TINY
-    else:
-        contract, chosen = CONTRACT, replace(TINY, preset="size1m", conv="strided")
-    with pytest.raises(TrainingError, match=r"--start-from .*first.* do not fit"):
-        Trainer(chosen, contract, [data], tmp_path / "x", quiet=True, start_from=tmp_path / "first")

@@ -50,16 +50,26 @@ def test_nothing_recorded_is_left_out(recorded: list[Compared]) -> None:
     assert len(groups) == 28 + 5 + 18
 
 
+def check_all(case: str, found: list[Compared]) -> None:
+    """Every part of the network, each camera and each vector among it: none drops out unnoticed."""
+    net, _ = CASES[case]
+    parts = {"tokens", "deter", "prior logits", "prior", "posterior logits", "posterior", "reward logits"}
+    parts |= {"continue logit", "value logits", "slow value logits", "policy mean", "policy std"}
+    parts |= {f"image {name}" for name in net.images} | {f"vector {name}" for name in net.columns}
+    assert sorted(item.name for item in found) == sorted(parts)
+    check(found)
+
+
 @pytest.mark.parametrize("case", CASES)
 def test_other_sizes(case: str) -> None:
     """Random parameters in the official layout, ported, beside float64 numpy written from the definition."""
-    check(comparisons.other_size(case))
+    check_all(case, comparisons.other_size(case))
 
 
 @pytest.mark.parametrize("case", [case for case in CASES if not case.startswith("size12m")])
 def test_other_sizes_in_float64(case: str) -> None:
     """To 1e-11: an epsilon or a constant that is off in its sixth digit has nowhere to hide."""
-    check(comparisons.other_size(case, exact=True))
+    check_all(case, comparisons.other_size(case, exact=True))
 
 
 def test_the_reference_itself_gives_the_recorded_numbers(golden: dict[str, Tensor]) -> None:

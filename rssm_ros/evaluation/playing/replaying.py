@@ -4,6 +4,10 @@ A belief is final once its tick has left the window: nothing that is accepted la
 tick is computed as soon as it is due, and again whenever something late revises it; offline only the last of
 these counts, so it is computed once, at the end of its window. Same code, same calls, same batch shape:
 bitwise the beliefs that the robot's filter ends up with.
+
+Nobody waits for a belief here, so `TOGETHER` final ticks are computed in a row, and what was seen at them
+before, one modality after the other. It takes two thirds of the time of the same calls with the reading of
+messages between them, which leaves nothing of a model in the caches.
 """
 
 import time
@@ -27,36 +31,80 @@ from rssm_ros.online.steps import Steps
 from rssm_ros.recordings import APPLIED, RESET, Observation, Recording
 
 Array = npt.NDArray[Any]
+TOGETHER = 64  # ticks computed one after the other
 
 
 class FinalFilter(Filter):
     """The online filter, which computes each tick once, when nothing can change it any more.
 
-    `advance` returns final beliefs. Counters are the online filter's (`late`: came when its tick would have
-    been computed already), but for `replayed`. `taken`: what went into what the last `advance` computed.
+    `advance` returns final beliefs, of `together` ticks at once, and `rest` those that are still held back.
+    Counters are the online filter's (`late`: came when its tick would have been computed already), but for
+    `replayed`. `taken`: what went into the beliefs returned last.
     """
 
-    def __init__(self, session: Steps, contract: Contract, particles: int = 1, seed: int = 0) -> None:
+    def __init__(
+        self,
+        session: Steps,
+        contract: Contract,
+        particles: int = 1,
+        seed: int = 0,
+        together: int = TOGETHER,
+    ) -> None:
         self._online: int | None = None  # the last tick that the online filter would have computed
         self._next_ns = 0  # before that the window stays where it is
+        self._moves: list[int] = []  # when it moved, and what is final since then is not computed
+        self._together = together
         self._half_ns = int(SECOND / contract.rate / 2)
         self._frozen_at = (-1, -1)  # of what time, and what it was
         super().__init__(session, contract, particles, seed)
         self.taken: dict[int, Taken] = {}
+        self._spent: dict[int, float] = {}  # tick -> s of encoding what was seen at it
         self._action: tuple[Floats, bool]
 
     def advance(self, now_ns: int) -> list[Belief]:
-        """See `Filter.advance`; of the ticks that have left the window."""
+        """See `Filter.advance`; of ticks that have left the window."""
         memory = self._memory
-        if memory.now_ns is None or self._early or now_ns < memory.now_ns or now_ns >= self._next_ns:
-            self.taken = {}
-            beliefs = super().advance(now_ns)
-            tick = tick_of(now_ns, self.contract.rate) + 1
-            self._next_ns = stamp_of(tick, self.contract.rate) - self._half_ns - 1
+        if memory.now_ns is None or self._early or now_ns < memory.now_ns:
+            beliefs = self.rest()  # a step back forgets everything
+            beliefs += super().advance(now_ns)
+            self._next_ns = self._leaves_ns(now_ns)
             return beliefs
-        memory.now_ns = now_ns  # the window is where it was: no tick can have left it
+        memory.now_ns = now_ns
         self._online = super()._last_due(now_ns) or self._online
-        return []
+        if now_ns >= self._next_ns:
+            self._moves.append(now_ns)
+            self._next_ns = self._leaves_ns(now_ns)
+        return self.rest() if len(self._moves) >= self._together else []
+
+    def rest(self) -> list[Belief]:
+        """What is final and was not returned yet.
+
+        Each move of the window as if it were computed when it took place: nothing that came since then can
+        matter to a tick that had left the window.
+        """
+        self.taken, self._spent = {}, {}
+        (moves, self._moves), memory, online = (self._moves, []), self._memory, self._online
+        if not moves:
+            return []
+        now_ns, beliefs = memory.now_ns, list[Belief]()
+        self._encode(self._frozen(moves[-1]))
+        for moved_ns in moves:
+            memory.now_ns = moved_ns
+            beliefs += super().advance(moved_ns)
+        memory.now_ns, self._online = now_ns, online
+        return beliefs
+
+    def _leaves_ns(self, now_ns: int) -> int:
+        """When the next tick leaves the window."""
+        return stamp_of(tick_of(now_ns, self.contract.rate) + 1, self.contract.rate) - self._half_ns - 1
+
+    def _encode(self, last: int) -> None:
+        """What was seen up to a tick, one modality after the other: each keeps the caches to itself."""
+        waiting = [item for item in self._memory.observations.items() if item[0] <= last]
+        for tick, name, seen in sorted(waiting, key=lambda item: item[1]):
+            begun = time.perf_counter()
+            self._tokens(name, seen)
+            self._spent[tick] = self._spent.get(tick, 0.0) + time.perf_counter() - begun
 
     def _frozen(self, now_ns: int) -> int:
         if self._frozen_at[0] != now_ns:  # asked for every message, of the same time again and again
@@ -65,7 +113,7 @@ class FinalFilter(Filter):
 
     def _clear(self) -> None:
         super()._clear()
-        self._online, self._next_ns = None, 0
+        self._online, self._next_ns, self._moves = None, 0, []
 
     def _last_due(self, now_ns: int) -> int | None:
         online = super()._last_due(now_ns)
@@ -88,7 +136,7 @@ class FinalFilter(Filter):
     def _tick(self, tick: int, before: Snapshot | None) -> Snapshot:
         begun = time.perf_counter()
         snapshot = super()._tick(tick, before)
-        spent = time.perf_counter() - begun
+        spent = time.perf_counter() - begun + self._spent.get(tick, 0.0)
         heard = self._memory.observations.at(tick)
         seen = {name: item for name, item in heard.items() if name in snapshot.presence}
         tokens = {name: item.tokens for name, item in seen.items() if item.tokens is not None}
@@ -162,8 +210,8 @@ class Replay:
         end = (
             max(self.now_ns, last_ns) + (self.contract.window_ticks + 2) * step_ns + self.contract.patience_ns
         )
-        for now in range(self.now_ns + step_ns, end + step_ns, step_ns):
-            for belief in filter_.advance(now):
+        for now in (*range(self.now_ns + step_ns, end + step_ns, step_ns), None):
+            for belief in filter_.rest() if now is None else filter_.advance(now):
                 if belief.stamp_ns <= last_ns + step_ns // 2:
                     yield belief, filter_.taken[belief.tick]
 

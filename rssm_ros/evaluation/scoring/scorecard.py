@@ -278,7 +278,7 @@ class Scorecard:
     image_prediction: Mapping[str, ImagePrediction]  # by camera
     surprise: Surprise
     messages: Mapping[str, Any]  # totals by cause; by_topic: {topic: {cause: n}}
-    latency_ms: Mapping[str, float | None]  # p50, p99 of one tick of the filter: encode and step
+    latency_ms: Mapping[str, float | None]  # p50, p99 of a replayed tick: encode and step
     wall_s: float
     recorded_s: float
     realtime_factor: float

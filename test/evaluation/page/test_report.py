@@ -12,25 +12,19 @@ from hypothesis import strategies as st
 
 from rssm_ros.contract import find_contract
 from rssm_ros.evaluation.errors import EvaluationError
-from rssm_ros.evaluation.film import overlay
 from rssm_ros.evaluation.film.overlay import (
     BANNER,
-    BELIEF,
     SIDE,
     STRIP,
-    Painter,
-    Shown,
     write_film,
 )
-from rssm_ros.evaluation.film.projection import projection_of
-from rssm_ros.evaluation.page import page, report, tables
+from rssm_ros.evaluation.page import page, report
 from rssm_ros.evaluation.page.plots_time import runs
-from rssm_ros.evaluation.page.words import headline, shortfall, standing, verdict
-from rssm_ros.evaluation.scoring.scorecard import Errors, Scorecard, TargetScore
+from rssm_ros.evaluation.scoring.scorecard import Errors
 from rssm_ros.evaluation.statistics import Estimate
-from rssm_ros.evaluation.units import PERCENT, RATIO, Scale
+from rssm_ros.evaluation.units import PERCENT, Scale
 from test.browser import Browser, find_chromium
-from test.scorecards import Made, made, recording_of
+from test.scorecards import Made, made, recording_of, shown_of
 
 pytest.importorskip("matplotlib")
 pytest.importorskip("jinja2")
@@ -221,94 +215,6 @@ def test_a_damaged_trace_is_named(run: Made, tmp_path: Path, what: bytes) -> Non
 # -- words ---------------------------------------------------------------------------------------------
 
 
-def _judged(
-    score: TargetScore, ratio: tuple[float, ...], visible: tuple[float, ...], hidden: tuple[float, ...]
-):
-    coverage = {"90": {"visible": Estimate(*visible), "hidden": Estimate(*hidden)}}
-    return verdict(
-        "package", dataclasses.replace(score, ratio_to_best_classical=Estimate(*ratio), coverage=coverage)
-    )
-
-
-def test_words_are_only_said_where_intervals_say_so(run: Made) -> None:
-    score, honest = run.scorecard.targets["package"], (0.9, 0.89, 0.91)
-    assert "tracked well" in _judged(score, (0.4, 0.35, 0.45), honest, honest).headline
-    open_ = _judged(score, (0.4, 0.3, 0.6), honest, honest)
-    assert "better than by any classical" in open_.headline and "not surely" in open_.tracking
-    assert "about as well" in _judged(score, (0.9, 0.7, 1.1), honest, honest).headline
-    assert "worse than by constant velocity" in _judged(score, (1.3, 1.1, 1.5), honest, honest).headline
-    wide = _judged(score, (0.4, 0.35, 0.45), honest, (0.8, 0.7, 0.9))
-    assert "not shown to be honest while hidden" in wide.headline and "too wide to tell" in wide.confidence
-    assert "too high while hidden" in _judged(score, (0.4, 0.3, 0.45), honest, (0.8, 0.75, 0.85)).headline
-    assert "too low while visible" in _judged(score, (0.4, 0.3, 0.45), (0.96, 0.95, 0.97), honest).headline
-    mixed = _judged(score, (0.4, 0.3, 0.45), (0.93, 0.925, 0.935), (0.8, 0.7, 0.9)).headline
-    assert mixed.endswith("its confidence is too low")  # what is sure is said, not what is farther off
-    vague = _judged(score, (0.4, 0.35, 0.45), honest, (0.9, 0.82, 0.95))
-    assert vague.headline.endswith("honest as far as can be told") and "more episodes" in vague.confidence
-    both = _judged(score, (0.4, 0.3, 0.45), (0.8, 0.7, 0.85), (0.8, 0.75, 0.85)).headline
-    assert both.endswith("but its confidence is too high")
-
-
-def test_what_the_scene_asks_for_stands_beside_what_is_claimed(run: Made) -> None:
-    def told(by_tick: float, claimed: float, honest: float) -> TargetScore:
-        pairs = {"claimed": claimed, "honest": honest}
-        groups = {name: Estimate(value, value - 0.1, value + 0.1) for name, value in pairs.items()}
-        return dataclasses.replace(
-            run.scorecard.targets["package"],
-            log_std_visibility_corr=Estimate(by_tick, np.nan, np.nan),
-            log_std_visibility_corr_by_group=groups,
-            log_std_log_error_corr=Estimate(0.73, 0.6, 0.8),
-        )
-
-    words = verdict("package", told(-0.4, -0.66, -0.64)).confidence
-    assert (
-        "correlate by -0.40; averaged by group of ticks by -0.66, where its own errors ask for -0.64."
-        in words
-    )
-    assert "hardly follow what it sees, nor do its errors: " in verdict("p", told(0, 0.1, 0.3)).confidence
-    assert "hardly follow what it sees: " in verdict("p", told(0, 0.1, -0.8)).confidence
-    rows = {row[0].text: row[1] for row in tables.others(told(-0.4, -0.66, -0.64)).rows}
-    (asked,) = (cell for text, cell in rows.items() if "what this scene asks for" in text)
-    assert asked.text == "-0.64" and "-0.74" in asked.aside
-    assert rows["correlation of log deviation and log error"].text == "0.73"
-
-
-def test_what_a_reader_sees_first_does_not_contradict_the_checks(run: Made, tmp_path: Path) -> None:
-    """It said "tracked well" beside a badge "checks failed"."""
-    missed = {"name": "package ticks_to_reacquire", "value": 9.0, "bound": "<= 2", "pass": False}
-    held = {"name": "package hidden_to_best_classical", "value": 0.4, "bound": "<= 0.5", "pass": True}
-    coverage = {"90": {name: Estimate(0.9, 0.89, 0.91) for name in ("visible", "hidden")}}
-    ratio = Estimate(0.4, 0.35, 0.45)
-    score = dataclasses.replace(
-        run.scorecard.targets["package"], ratio_to_best_classical=ratio, coverage=coverage
-    )
-
-    def with_checks(*checks: dict[str, object]) -> Scorecard:
-        status = "pass" if all(check["pass"] for check in checks) else "fail"
-        return dataclasses.replace(run.scorecard, targets={"package": score}, checks=checks, status=status)
-
-    well = "Package is tracked well while hidden, and its confidence is honest"
-    failed = with_checks(held, missed)
-    assert headline(failed) == f"{well}, but 1 of 2 checks fails."
-    assert shortfall(failed) == "Not reached: package ticks to reacquire 9 (asked for <= 2)."
-    assert headline(with_checks(held)) == headline(with_checks()) == f"{well}."
-    assert shortfall(with_checks(held)) == shortfall(with_checks()) == standing(with_checks()) == ""
-    Made(failed, run.trace).write(tmp_path)
-    text = report.write(tmp_path).read_text()
-    assert "<h1>" + headline(failed) in text and 'href="#checks"' in text and 'id="checks"' in text
-    bad = dataclasses.replace(score, ratio_to_best_classical=Estimate(1.3, 1.1, 1.5))
-    assert headline(dataclasses.replace(failed, targets={"package": bad})).endswith("; 1 of 2 checks fails.")
-
-
-@pytest.mark.parametrize(
-    ("scale", "value", "told"),
-    [(Scale.of("m"), 0.0391, "3.9 cm"), (Scale.of("px"), 1.5, "1.50 px"), (PERCENT, 0.9, "90.0 %"),
-     (RATIO, -0.001, "0.00"), (RATIO, float("nan"), "–")],
-)  # fmt: skip
-def test_figures_in_words(scale: Scale, value: float, told: str) -> None:
-    assert scale.with_unit(value).strip() == told
-
-
 # -- which stretch is shown ----------------------------------------------------------------------------
 
 
@@ -376,84 +282,6 @@ def test_the_film_shows_the_stretch_in_real_time(folder: Path) -> None:
         assert sum(1 for _ in film.decode(stream)) == 200
 
 
-def test_a_robots_camera_sees_its_frame_the_same_wherever_it_drives() -> None:
-    """The manipulator's projection is taken where the base stands at first; it must not matter."""
-    mujoco = pytest.importorskip("mujoco")
-    from rssm_ros.envs.cell import Cell
-    from rssm_ros.evaluation.film.projection import pinhole, to_world
-    from rssm_ros.evaluation.film.video import PACKAGE_TOP
-
-    cell = Cell()
-    at = int(cell.model.joint("base").qposadr[0])
-    cell.data.qpos[at : at + 2] += (1.3, -0.4)
-    cell.data.qpos[at + 3 : at + 7] = (np.cos(0.35), 0, 0, np.sin(0.35))
-    mujoco.mj_forward(cell.model, cell.data)
-    points = np.array([[-0.5, 0.5], [0.0, 0.6], [0.4, 0.7]])
-    world = to_world(cell.base_pose(), points, PACKAGE_TOP)
-    expected = pinhole(cell.model, cell.data, "camera", 480, 480).project(world)
-    project = projection_of(find_contract("manipulator"), "package", 480, 480)
-    assert project is not None
-    np.testing.assert_allclose(project(points), expected, atol=0.5)
-
-
-def test_the_dot_is_where_the_picture_is_brightest() -> None:
-    from rssm_ros.envs.dot import find_setting, simulate
-
-    episodes = simulate(find_setting("published"), [0])
-    project = projection_of(find_contract("dot"), "dot", 320, 320)
-    assert project is not None
-    clear = np.flatnonzero(episodes.visibility[0] > 0.99)
-    for tick in clear[:5]:
-        picture = np.squeeze(episodes.images[0, tick])
-        row, column = np.unravel_index(picture.argmax(), picture.shape)
-        (place,) = project(episodes.states[0, tick, :2][None])
-        np.testing.assert_allclose(place, [10 * (column + 0.5), 10 * (row + 0.5)], atol=7.1)
-
-
-def _shown(run: Made, contract: str, ticks: int = 20, **changes: np.ndarray) -> Shown:
-    trace = {name: values[:ticks] for name, values in (dict(run.trace) | changes).items()}
-    return Shown(find_contract(contract), trace, "package", "m", "hold_last")
-
-
-def test_the_belief_is_drawn_where_it_believes(run: Made) -> None:
-    """The only blue in an empty grey picture is around the projected mean."""
-    shown = _shown(run, "manipulator")
-    painter = Painter(shown, 64, 64)
-    picture = painter.paint(5, np.full((64, 64, 3), 90, np.uint8))[BANNER + STRIP :]
-    rows, columns = np.nonzero((picture.astype(int) - BELIEF == 0).all(axis=2))
-    project = projection_of(shown.contract, "package", SIDE, SIDE)
-    assert project is not None and len(rows) > 20
-    (place,) = project(run.trace["package/mean"][5][None])
-    assert np.abs([columns.mean() - place[0], rows.mean() - place[1]]).max() < 6
-
-
-def test_without_a_projection_there_is_a_view_from_above(run: Made) -> None:
-    painter = Painter(_shown(run, "rc_car"), 128, 64)
-    picture = painter.paint(3, np.full((64, 128, 3), 90, np.uint8))
-    assert picture.shape == (BANNER + STRIP + SIDE, 2 * SIDE, 3)
-    body = picture[BANNER + STRIP :]
-    blue = (body == BELIEF).all(axis=2)
-    assert blue[:, SIDE:].any() and not blue[:, :SIDE].any()
-
-
-@given(st.floats(1e-3, 1e4))
-def test_lines_on_the_ground_are_a_round_number_apart(length: float) -> None:
-    apart = overlay._round_length(length)
-    assert apart <= length * (1 + 1e-6) and length < 2.5 * apart * (1 + 1e-6)
-    assert f"{apart:.0e}"[0] in "125" and float(f"{apart:.0e}") == pytest.approx(apart)
-
-
-def test_what_is_not_known_is_not_drawn(run: Made) -> None:
-    nothing = np.full_like(run.trace["package/mean"], np.nan)
-    unknown = np.full_like(run.trace["package/visibility"], np.nan)
-    changes = {"package/mean": nothing, "package/truth": nothing, "package/visibility": unknown}
-    painter = Painter(
-        _shown(run, "manipulator", **changes, **{"package/baseline/hold_last": nothing}), 64, 64
-    )
-    picture = painter.paint(0, np.full((64, 64, 3), 90, np.uint8))[BANNER + STRIP :]
-    assert (picture == 90).all()
-
-
 def test_a_recording_without_pictures_leaves_the_page_without_a_film(
     run: Made, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -463,4 +291,4 @@ def test_a_recording_without_pictures_leaves_the_page_without_a_film(
         text = report.write(tmp_path, lambda episode: blind).read_text()
     assert "<video" not in text and "no picture of 'camera'" in caplog.text
     with pytest.raises(EvaluationError, match="no film"):
-        write_film(_shown(run, "manipulator"), blind, tmp_path / "film.mp4")
+        write_film(shown_of(run, "manipulator"), blind, tmp_path / "film.mp4")

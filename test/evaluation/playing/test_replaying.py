@@ -3,6 +3,7 @@
 import tracemalloc
 from collections import Counter
 from dataclasses import replace
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 
 from rssm_ros.evaluation.playing.replaying import FinalFilter, Replay, final_beliefs
 from rssm_ros.online.filter import Filter
-from rssm_ros.recordings import APPLIED, Event, Observation, Truth
+from rssm_ros.recordings import APPLIED, RESET, Event, Observation, Truth
 from test.online.model import TinyModel
 from test.online.streams import CONTRACT, MODEL, MS, TICK, bits, image
 
@@ -112,7 +113,62 @@ def test_each_tick_is_computed_once():
         else:
             filter_.observe(item.name, item.stamp_ns, item.value)
         filter_.advance(item.received_ns)
+    filter_.rest()
     assert set(filter_.computed.values()) == {1} and len(filter_.computed) > 45
+
+
+def told(filter_, items):
+    """The messages -> (bits, what went into it, where in the stream) of every belief as it comes out."""
+    out = []
+    for at, item in enumerate(items):
+        found = filter_.advance(item.received_ns)
+        if item.name == APPLIED:
+            filter_.applied(item.stamp_ns, item.value)
+        elif item.name == RESET:
+            filter_.begin_episode(item.stamp_ns)
+        else:
+            filter_.observe(item.name, item.stamp_ns, item.value)
+        out += [(bits(belief), filter_.taken[belief.tick], at) for belief in found]
+    return out + [(bits(belief), filter_.taken[belief.tick], len(items)) for belief in filter_.rest()]
+
+
+@settings(max_examples=15, deadline=None)
+@given(
+    st.integers(0, 10**6),
+    st.sampled_from([range(0), range(45, 65)]),
+    st.sampled_from([(0, 0), (40, 90)]),
+    st.sampled_from([2, 7, 64]),
+)
+def test_ticks_in_a_row_are_the_same_bits_as_each_when_it_is_final(seed, hangs, gap, together):
+    """Through losses, a hung camera, a silence longer than max_gap, a reset, and a clock that is set back."""
+    rng, items = np.random.default_rng(seed), stream(seed, 100, gap, hangs)
+    reset = int(rng.integers(25, 115)) * TICK
+    items.append(Observation(RESET, reset, reset + int(rng.integers(0, 5)) * TICK, np.zeros(0)))
+    items.sort(key=lambda item: item.received_ns)
+    items += Made(stream(seed + 1, 60)).observations()  # from tick 20 on, again
+    one, many = (FinalFilter(MODEL, CONTRACT, 2, 3, together=n) for n in (1, together))
+    expected, found = told(one, items), told(many, items)
+    assert [line[0] for line in found] == [line[0] for line in expected] and len(found) > 120
+    for (_, taken, _), (_, other, _) in zip(found, expected, strict=True):
+        assert np.array_equal(taken.action, other.action)
+        assert {n: v.tobytes() for n, v in taken.values.items()} == {
+            n: v.tobytes() for n, v in other.values.items()
+        }
+        assert taken.tokens.keys() == other.tokens.keys()
+    assert many.counters == one.counters and many.counters["reset"] == 1 and many.counters["late"] > 0
+    assert bool(many.counters["frozen"]) == bool(hangs) or gap != (0, 0)
+    waits = [at for _, _, at in found]
+    assert len(set(waits)) < len({at for _, _, at in expected}), "they came in a row"
+
+
+def test_what_was_seen_is_encoded_one_modality_after_the_other():
+    model, order = TinyModel(CONTRACT), []
+    encode = model.encode
+    model.encode = lambda name, value: (order.append(name), encode(name, value))[1]
+    recording = Made(stream(2, 60))
+    assert len(list(final_beliefs(model, recording))) >= 58
+    switches = sum(a != b for a, b in pairwise(order))
+    assert len(order) > 100 and switches < 10
 
 
 def test_a_gap_leaves_lost_ticks_out_or_says_that_they_are_lost():
