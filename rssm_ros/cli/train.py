@@ -53,7 +53,9 @@ def add_parser(subparsers: Any) -> None:
     )
     parser.add_argument("--latent", choices=("categorical", "gaussian"), help="the stochastic latent")
     parser.add_argument(
-        "--conv", choices=("strided", "exact"), help="convolutions: `exact` is DreamerV3's own, slower"
+        "--conv",
+        choices=("strided", "exact", "map"),
+        help="convolutions: `exact` is DreamerV3's own, slower; `map` halves a picture only once",
     )
     parser.add_argument("--representation", choices=KINDS, help="what teaches the encoder of images")
     parser.add_argument(

@@ -18,7 +18,7 @@ from rssm_ros.world_model import Beliefs, State, WorldModel, losses
 from rssm_ros.world_model.grounded import GroundedPosterior, told, whole
 from rssm_ros.world_model.heads import TargetHead
 from rssm_ros.world_model.rssm import Evidence
-from rssm_ros.world_model.sizes import MOTION
+from rssm_ros.world_model.sizes import CODE
 
 LEAST, MOST = 0.004, 0.06  # spreads of the target: errors of places that are told
 ANYWHERE = 1e3  # ... of a number that is not, beside others that are
@@ -51,7 +51,7 @@ def followed(
     place = torch.where(seen, label, label.new_zeros(())) + size * shock
     std = torch.where(seen, size, torch.full_like(size, ANYWHERE))
     evidence = Evidence(told(place, std), seen.any(-1, keepdim=True))
-    still = label.new_zeros(rows, ticks, MOTION * places)
+    still = label.new_zeros(rows, ticks, CODE * places)
     return model.filter(evidence, batch["action"], batch["is_first"], still, state)
 
 
@@ -76,7 +76,7 @@ def motion_loss(model: WorldModel, motion: Batch, world: World, noise: torch.Gen
     broken = motion["is_first"].clone()
     broken[:, 0] = False
     counted = (broken.cumsum(1) == 0).unsqueeze(-1) & ~torch.isnan(label)
-    expected, _, _, log_variance, _ = whole(beliefs.prior).chunk(MOTION, -1)
+    expected, _, _, log_variance, _ = whole(beliefs.prior).chunk(CODE, -1)
     return normal_loss(expected, log_variance, label, counted)
 
 

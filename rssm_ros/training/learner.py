@@ -120,7 +120,7 @@ class Learner(nn.Module):
             self.world_model.encoders.requires_grad_(False)
         self.perception = nn.ModuleDict(
             {name: Perception(tokens[images[0]], sizes.units, length) for name, length in signals.targets}
-            if images
+            if images and not sizes.grounded  # whose posterior itself reads targets off the tokens
             else {}
         )
 
@@ -146,11 +146,16 @@ class Learner(nn.Module):
         tokens = self._tokens(batch, presence)
         latent = wm.rssm.latent
         evidence = wm.rssm.evidence(tokens, presence)
+        shock = self.world.draw(partial(_draw, latent, ticks, noise), rows)
         if wm.sizes.grounded:
-            beliefs = followed(wm, batch, self.world, noise, state)
+            # For the heads alone, which are to read what a particle is; what it rests on learns by itself.
+            with torch.no_grad():
+                beliefs = followed(wm, batch, self.world, noise, state)
+            last = State(beliefs.deter[:, -1], beliefs.stoch[:, -1])
+            beliefs = beliefs._replace(stoch=latent.sample(beliefs.posterior, shock))
         else:
-            shock = self.world.draw(partial(_draw, latent, ticks, noise), rows)
             beliefs = wm.filter(evidence, batch["action"], batch["is_first"], shock, state)
+            last = State(beliefs.deter[:, -1].detach(), beliefs.stoch[:, -1].detach())
         prior_features = torch.stack(
             self._samples(beliefs.deter, beliefs.prior, self.options.particles, noise)
         )  # [M, B, T, F]
@@ -204,7 +209,7 @@ class Learner(nn.Module):
         total = torch.stack([scale * value for scale, value in weighted]).sum()
         terms["loss"] = total.detach()
         held = Beliefs(*(part.detach() for part in beliefs))
-        return Update(total, terms, State(held.deter[:, -1], held.stoch[:, -1]), held)
+        return Update(total, terms, last, held)
 
     # World model ------------------------------------------------------------------------------------------
 
@@ -229,9 +234,9 @@ class Learner(nn.Module):
 
         A grounded latent has none: its posterior is what Bayes' rule makes of the prior.
         """
-        opt, latent = self.options, self.world_model.rssm.latent
         if self.world_model.sizes.grounded:
             return
+        opt, latent = self.options, self.world_model.rssm.latent
         by_tick = opt.free_nats if opt.free_nats_of == "tick" else 0.0
         pair = losses.kl_losses(beliefs.posterior, beliefs.prior, by_tick, latent.kl)
         dyn, rep = (torch.where(seen, term, term.new_zeros(())).mean() for term in pair)

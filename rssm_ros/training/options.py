@@ -37,6 +37,7 @@ class Scales:
     ensemble: float = 0.0  # 0: no ensemble of one-step predictors
 
 
+GONE = ("weight",)  # scales that checkpoints may still hold; what they weighed is no more
 _MOST = 1e9  # of what has no bound of its own; infinity is no number of minutes
 _TINY = 1e-12  # more than 0
 RANGES: dict[str, tuple[float, float]] = {
@@ -126,7 +127,11 @@ class Options:
             raise TrainingError(
                 f"options: length is {self.length}, expected at least decode_stride, {self.decode_stride}"
             )
-        self.sizes()  # says itself what is wrong with them
+        grounded = self.sizes().grounded  # says itself what is wrong with sizes
+        if grounded and (self.scales.overshoot or self.scales.ensemble):
+            raise TrainingError(
+                "options: a grounded latent has neither overshoot nor an ensemble; motion is taught in the dark"
+            )
         if self.scales.overshoot and not 0 < self.overshoot_horizon < self.length:
             raise TrainingError(
                 f"options: overshoot_horizon is {self.overshoot_horizon}, but sequences of {self.length} "
@@ -149,8 +154,9 @@ class Options:
             raise TrainingError(f"options: unknown keys {unknown}")
         values = dict(data)
         for name, kind in (("scales", Scales), ("augmentation", Augmentation)):
+            told = {key: value for key, value in values.get(name, {}).items() if key not in GONE}
             try:
-                values[name] = kind(**values.get(name, {}))
+                values[name] = kind(**told)
             except TypeError as error:
                 raise TrainingError(f"options: {name} of another version ({error})") from error
         return Options(**values)

@@ -25,6 +25,8 @@ FIXED: tuple[str, ...] = (
     "batch",
     "length",
     "chunks",
+    "motion_rows",
+    "motion_length",
     "seed",
     "freeze_encoders",
     "replay_latents",

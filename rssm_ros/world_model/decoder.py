@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from rssm_ros.world_model.errors import WorldModelError
 from rssm_ros.world_model.layers import MLP, BlockLinear, Layer, Linear, NormSiLU, initialise, wide
 from rssm_ros.world_model.sizes import Sizes
 
@@ -18,6 +19,8 @@ class ImageDecoder(nn.Module):
         self.sizes = sizes
         self.strided = sizes.conv != "exact"
         stages = len(sizes.multipliers)
+        if shape[0] % 2**stages or shape[1] % 2**stages:
+            raise WorldModelError(f"image {shape[1]} x {shape[0]} cannot be doubled to in {stages} stages")
         channels = [sizes.depth * m for m in reversed(sizes.multipliers)] + [shape[2]]
         self.start = (shape[0] // 2**stages, shape[1] // 2**stages, channels[0])
         flat = self.start[0] * self.start[1] * self.start[2]

@@ -40,13 +40,14 @@ from rssm_ros.world_model.heads import TargetHead
 from rssm_ros.world_model.latents import Gaussian
 from rssm_ros.world_model.layers import MLP, Linear, initialise, wide
 from rssm_ros.world_model.plain import PlainGRU
-from rssm_ros.world_model.sizes import MOTION, Sizes
+from rssm_ros.world_model.sizes import CODE, Sizes
 
 KERNEL = 0.22  # spreads: what a particle may leave undecided
 BIRTH = 1e-3  # share of a belief
 NEW_SPEED = 0.1  # spreads per tick that a new object has, until learned
 DRIFT = 0.2  # spreads, of what a network says of size 1
-SHOCK, LEAST_SHOCK = 0.1, 1e-3  # spreads: noise of a place in a tick, by a softplus; ten times for a velocity
+SHOCK, LEAST_SHOCK = 0.1, 1e-3  # spreads: noise of a place in a tick, by a softplus
+FASTER = 10.0  # times that, in new speeds: noise of a velocity
 LEAST_STD = 0.003  # spreads, of a component
 LEAST_VARIANCE = 1e-6  # of place and of velocity, so that rounding leaves them positive
 SHARP = 4.0  # logits per unit of a layer's output: cells differ by tens of nats
@@ -67,7 +68,7 @@ class Motion(NamedTuple):
 
 def opened(code: Tensor) -> Motion:
     """What a sample says, [..., 5 S]."""
-    place, at_zero, slope, kept, rest = code.chunk(MOTION, -1)
+    place, at_zero, slope, kept, rest = code.chunk(CODE, -1)
     pp = torch.exp(kept)
     vv = torch.exp(rest) + slope.square() * pp
     return Motion(place, at_zero + slope * place, pp, slope * pp, vv)
@@ -88,7 +89,7 @@ def cut(code: Tensor) -> Tensor:
     Places are spread so that with the doubt each particle keeps the variance is the belief's; what goes with
     a place is the same for all.
     """
-    place, at_zero, slope, log_pp, rest = code.chunk(MOTION, -1)
+    place, at_zero, slope, log_pp, rest = code.chunk(CODE, -1)
     pp = torch.exp(log_pp)
     std = torch.sqrt((pp - KERNEL**2).clamp(min=1e-12))
     kept = torch.log(pp.clamp(max=KERNEL**2))
@@ -100,8 +101,8 @@ def cut(code: Tensor) -> Tensor:
 def whole(distribution: Tensor) -> Tensor:
     """The inverse: [..., 5 S, 2] -> [..., 5 S]."""
     mean, std = distribution.unbind(-1)
-    place, at_zero, slope, kept, rest = mean.chunk(MOTION, -1)
-    log_pp = torch.log(torch.exp(kept) + std.chunk(MOTION, -1)[0].square())
+    place, at_zero, slope, kept, rest = mean.chunk(CODE, -1)
+    log_pp = torch.log(torch.exp(kept) + std.chunk(CODE, -1)[0].square())
     return torch.cat([place, at_zero, slope, log_pp, rest], -1)
 
 
@@ -111,7 +112,7 @@ class GroundedLatent(Gaussian):
     def sample(self, distribution: Tensor, noise: Tensor) -> Tensor:
         """[..., 5 S, 2], noise [..., 5 S] -> [..., 5 S, 1]. Without noise (0) a particle keeps all doubt."""
         mean, std = distribution.unbind(-1)
-        still = noise.chunk(MOTION, -1)[0] == 0.0
+        still = noise.chunk(CODE, -1)[0] == 0.0
         everything = torch.cat([still.new_zeros(still.shape).tile(3), still, torch.zeros_like(still)], -1)
         return torch.where(everything, whole(distribution), mean + std * noise).unsqueeze(-1)
 
@@ -126,7 +127,7 @@ class GroundedLatent(Gaussian):
 
 def _places(distribution: Tensor) -> Tensor:
     code = whole(distribution)
-    place, _, _, log_pp, _ = code.chunk(MOTION, -1)
+    place, _, _, log_pp, _ = code.chunk(CODE, -1)
     return torch.stack([place, torch.exp(0.5 * log_pp)], -1)
 
 
@@ -135,7 +136,7 @@ class KinematicCore(nn.Module):
 
     def __init__(self, sizes: Sizes, action_dim: int) -> None:
         super().__init__()
-        self.places = sizes.stoch // MOTION
+        self.places = sizes.stoch // CODE
         self.recurrent = sizes.deter - sizes.stoch
         inner = replace(sizes, deter=self.recurrent, stoch=2 * self.places, grounded=False)
         self.gru = PlainGRU(inner, action_dim)
@@ -165,7 +166,7 @@ class KinematicCore(nn.Module):
         change, raw = wide(self.out(self.mlp(torch.cat([hidden, means, doubts], -1)))).chunk(2, -1)
         shift, push = change.chunk(2, -1)
         of_place, of_velocity = (SHOCK * F.softplus(raw - 2.0) + LEAST_SHOCK).square().chunk(2, -1)
-        velocity, vv = velocity + push, vv + 100.0 * of_velocity
+        velocity, vv = velocity + push, vv + FASTER**2 * of_velocity
         speed = self.new_speed
         place = place + speed * velocity + DRIFT * shift
         pp = pp + 2.0 * speed * pv + speed.square() * vv + of_place
@@ -186,7 +187,7 @@ class GroundedPosterior(nn.Module):
 
     def __init__(self, sizes: Sizes, tokens: Mapping[str, int], grids: Mapping[str, tuple[int, int]]) -> None:
         super().__init__()
-        self.places = sizes.stoch // MOTION
+        self.places = sizes.stoch // CODE
         self.grids = dict(grids)
         numbers = 2 * self.places
         self.readers, self.anchors = nn.ModuleDict(), nn.ParameterDict()
@@ -211,14 +212,14 @@ class GroundedPosterior(nn.Module):
         for index, (name, anchors) in enumerate(self.anchors.items()):
             value = wide(tokens[name])
             value = torch.where(presence[..., index, None], value, value.new_zeros(()))
-            each, step = (*value.shape[:-1], len(anchors), -1), 1.0  # [..., K, .]
+            by_component, step = (*value.shape[:-1], len(anchors), -1), 1.0  # [..., K, .]
             if name in self.grids:
                 step = 2.0 * HALF / max(self.grids[name])
-                value = value.reshape(each)
+                value = value.reshape(by_component)
             else:
                 value = self.readers[name](value)
-            logit = wide(self.shares[name](value)).reshape(each)
-            offset, raw = wide(self.normals[name](value)).reshape(each).chunk(2, -1)
+            logit = wide(self.shares[name](value)).reshape(by_component)
+            offset, raw = wide(self.normals[name](value)).reshape(by_component).chunk(2, -1)
             share = torch.log_softmax(SHARP * logit, -2)
             std = step * F.softplus(raw + math.log(math.e - 1.0)) + LEAST_STD  # a cell's width at first
             found.append(torch.cat([share, anchors + step * offset, std], -1))
@@ -245,29 +246,31 @@ class GroundedPosterior(nn.Module):
     def update(self, prior: Tensor, evidence: Tensor, presence: Tensor) -> tuple[Motion, Tensor]:
         """-> the belief after all that was seen, and the weight of who had the prior: [B] nats."""
         motion = opened(whole(prior))
-        nats = torch.zeros_like(motion.place[..., 0])
+        nothing = torch.zeros_like(evidence[:, 0, 0, : self.places])  # [B or 1, S]
+        new = Motion(nothing, nothing, torch.ones_like(nothing), nothing, torch.ones_like(nothing))
+        known, of_known = self._seen(motion, evidence, presence)
+        born, of_new = self._seen(new, evidence, presence)
+        mixed, nats = _mixed(known, of_known + math.log(1.0 - BIRTH), born, of_new + math.log(BIRTH))
+        here = presence.any(-1)
+        motion = Motion(*(torch.where(here.unsqueeze(-1), a, b) for a, b in zip(mixed, motion)))
+        return motion, torch.where(here, nats, nats.new_zeros(()))
+
+    def _seen(self, motion: Motion, evidence: Tensor, presence: Tensor) -> tuple[Motion, Tensor]:
+        """A belief after what is present, one modality after the other; and how well it had expected that."""
+        place, pp = motion.place, motion.pp
+        nats = torch.zeros_like(place[..., 0])
         for index in range(evidence.shape[-3]):
             here = presence[..., index]
-            after, weight = self._seen(motion, evidence[..., index, :, :])
-            motion = Motion(*(torch.where(here.unsqueeze(-1), a, b) for a, b in zip(after, motion)))
-            nats = nats + torch.where(here, weight, weight.new_zeros(()))
-        return motion, nats
-
-    def _seen(self, motion: Motion, evidence: Tensor) -> tuple[Motion, Tensor]:
-        """One modality's: the belief of who was right, and of a new object, by what each made of it."""
-        place, pp, nats = self._matched(motion.place, motion.pp, evidence)
+            there, width, area = self._matched(place, pp, evidence[..., index, :, :])
+            place, pp = (
+                torch.where(here.unsqueeze(-1), there, place),
+                torch.where(here.unsqueeze(-1), width, pp),
+            )
+            nats = nats + torch.where(here, area, area.new_zeros(()))
         slope = motion.pv / motion.pp
-        moved = Motion(
-            place,
-            motion.velocity + slope * (place - motion.place),
-            pp,
-            slope * pp,
-            motion.vv + slope.square() * (pp - motion.pp),
-        )
-        nothing = torch.zeros_like(evidence[:, 0, : self.places])  # [B or 1, S]
-        place, pp, of_new = self._matched(nothing, torch.ones_like(nothing), evidence)
-        new = Motion(place, nothing, pp, nothing, torch.ones_like(nothing))
-        return _mixed(moved, nats + math.log(1.0 - BIRTH), new, of_new + math.log(BIRTH))
+        velocity = motion.velocity + slope * (place - motion.place)
+        vv = motion.vv + slope.square() * (pp - motion.pp)
+        return Motion(place, velocity, pp, slope * pp, vv), nats
 
     def _matched(self, place: Tensor, pp: Tensor, evidence: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Normals [B, S] times the mixture [B or 1, K, .]: mean and variance [B, S], log of the area [B]."""
@@ -336,7 +339,7 @@ class GroundedHead(TargetHead):
         super().__init__(length, sizes)
         del self.mlp, self.out
         self.start = sizes.deter + start
-        self.doubt = self.start + 3 * (sizes.stoch // MOTION)
+        self.doubt = self.start + 3 * (sizes.stoch // CODE)
 
     def normalised(self, features: Tensor) -> tuple[Tensor, Tensor]:
         """See `TargetHead`."""

@@ -19,7 +19,7 @@ from rssm_ros.world_model.grounded import GroundedHead
 from rssm_ros.world_model.heads import ContinueHead, TargetHead, TwoHotHead
 from rssm_ros.world_model.layers import symexp
 from rssm_ros.world_model.rssm import RSSM, Evidence, State
-from rssm_ros.world_model.sizes import MOTION, Signals, Sizes
+from rssm_ros.world_model.sizes import CODE, Signals, Sizes
 
 
 class Beliefs(NamedTuple):
@@ -40,7 +40,7 @@ def systematic(log_weight: Tensor) -> Tensor:
     """Systematic resampling (Kitagawa 1996) with its one random number at 1/2: [B, N] -> ancestors [B, N]."""
     count = log_weight.shape[-1]
     edges = torch.softmax(log_weight.double(), -1).cumsum(-1)
-    places = (torch.arange(count, dtype=torch.float64) + 0.5) / count
+    places = (torch.arange(count, dtype=torch.float64, device=edges.device) + 0.5) / count
     return torch.searchsorted(edges, places.expand_as(edges).contiguous()).clamp(max=count - 1)
 
 
@@ -78,10 +78,10 @@ class WorldModel(nn.Module):
         if not sizes.grounded:
             return nn.ModuleDict({name: TargetHead(length, sizes) for name, length in targets})
         lengths = [length for _, length in targets]
-        if MOTION * sum(lengths) != sizes.stoch:
+        if CODE * sum(lengths) != sizes.stoch:
             raise WorldModelError(
                 f"sizes: a grounded latent of {sizes.stoch} groups, but the targets have {sum(lengths)} "
-                f"numbers of {MOTION} groups each"
+                f"numbers of {CODE} groups each"
             )
         starts = [sum(lengths[:index]) for index in range(len(lengths))]
         return nn.ModuleDict(
@@ -214,7 +214,8 @@ class WorldModel(nn.Module):
             if particles > 1 and rssm.weighs:
                 assert prior is not None
                 weight = rssm.log_weight(prior, seen[t]).reshape(-1, particles)
-                here = systematic(weight) + torch.arange(len(weight)).unsqueeze(-1) * particles
+                begins = torch.arange(0, rows, particles, device=weight.device).unsqueeze(-1)
+                here = begins + systematic(weight)
                 deter, stoch, posterior = (part[here.flatten()] for part in (deter, stoch, posterior))
             deters.append(deter)
             stochs.append(stoch)

@@ -41,23 +41,6 @@ class PlainGRU(nn.Module):
             update = torch.sigmoid(update + update_h)
         return update * candidate + (1.0 - update) * deter
 
-    def sequence(self, deter: Tensor, stoch: Tensor, action: Tensor) -> Tensor:
-        """The same over a sequence whose samples are known, in one call of torch's own GRU.
-
-        deter [B, D] before it, stoch [B, T, S, K], embedded action [B, T, hidden] of its ticks -> [B, T, D].
-        """
-        assert not self.normed, "torch has no GRU with layer normalisation"
-        weights = [self.of_input.weight, self.of_deter.weight, self.of_input.bias, self.of_deter.bias]
-        # torch orders reset, update, candidate, and its update gate keeps where ours renews.
-        flat = []
-        for weight in weights:
-            reset, candidate, update = weight.chunk(3)
-            flat.append(torch.cat([reset, -update, candidate]))
-        found, _ = torch.gru(
-            self._read(stoch, action), deter.unsqueeze(0), flat, True, 1, 0.0, self.training, False, True
-        )
-        return found
-
     def _read(self, stoch: Tensor, action: Tensor) -> Tensor:
         result: Tensor = self.activation(self.of_stoch(stoch.flatten(-2)) + action)
         return result

@@ -19,7 +19,7 @@ CHOICES = {
 
 
 # Numbers that a grounded latent has for each number of the targets (`grounded`).
-MOTION = 5
+CODE = 5
 
 
 @dataclass(frozen=True)
@@ -63,10 +63,10 @@ class Sizes:
             raise WorldModelError(f"sizes: a Gaussian latent has 1 class a group, not {self.classes}")
         if self.blocks < 0 or (self.blocks and self.deter % self.blocks):
             raise WorldModelError(f"sizes: deter {self.deter} is no multiple of blocks {self.blocks}")
-        odd = self.latent != "gaussian" or self.blocks or self.stoch % MOTION or self.deter <= self.stoch
+        odd = self.latent != "gaussian" or self.blocks or self.stoch % CODE or self.deter <= self.stoch
         if self.grounded and odd:
             raise WorldModelError(
-                f"sizes: a grounded latent is Gaussian, with {MOTION} groups for each number of the targets, "
+                f"sizes: a grounded latent is Gaussian, with {CODE} groups for each number of the targets, "
                 "on a plain core (blocks 0) with deter > stoch"
             )
         if not 0.0 <= self.unimix < 1.0:

@@ -147,6 +147,9 @@ def test_each_part_learns_from_its_own_term(learner):
     core, encoder = wm.rssm.plain.out.weight, next(wm.encoders.parameters())
     update = learner(batch, None, noise(), False, batch)
     assert {"target", "motion", "kl"} <= set(update.terms)
+    apart = learner(batch, None, noise(), False)  # without motion: seeing, and heads that only look on
+    gradients = torch.autograd.grad(apart.loss, list(wm.rssm.plain.parameters()), allow_unused=True)
+    assert all(gradient is None for gradient in gradients)
     assert not {"dyn", "rep", "target_dot"} & set(update.terms)
     motion_loss(wm, batch, World(), noise()).backward()
     assert core.grad is not None and core.grad.abs().sum() > 0 and encoder.grad is None

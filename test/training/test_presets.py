@@ -42,7 +42,8 @@ def losses(
     torch.manual_seed(0)
     length = max(LENGTH, options(name).decode_stride)
     small = {"batch": BATCH, "length": length, "chunks": CHUNKS}
-    small |= {"conv": "strided", "particles": 1, "autocast": False}
+    small |= {"conv": None if options(name).sizes().grounded else "strided"}
+    small |= {"particles": 1, "autocast": False}
     chosen = replace(options(name), **{**small, **changes})
     # The RSSM in full size; thin convolutions and heads, which are not what the presets differ in.
     sizes = replace(chosen.sizes(), depth=4, multipliers=(2, 3, 4), units=32)

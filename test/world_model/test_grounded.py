@@ -162,6 +162,28 @@ def test_what_was_lost_is_found_again(model):
 
 
 @torch.no_grad()
+def test_looks_that_contradict_each_other_say_the_same_in_any_order(model):
+    """One agrees with the belief, the other does not: either it was right, or all of it was wrong."""
+    sure = torch.tensor([[1.0, 1.0, 0.0, 0.0, 0.0, 0.0, -6.0, -6.0, -4.0, -4.0]])
+    looks = [told(torch.full((1, 2), place), torch.full((1, 2), 0.05)) for place in (1.0, -1.0)]
+    here = torch.ones(1, 2, dtype=torch.bool)
+    one, other = (
+        posterior_of(model).update(cut(sure), torch.cat(order, -3), here) for order in (looks, looks[::-1])
+    )
+    torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-4)
+
+
+@torch.no_grad()
+def test_many_ticks_in_the_dark_stay_a_belief(model):
+    state, first = model.initial_state(4), torch.ones(4, dtype=torch.bool)
+    for _ in range(400):
+        deter, prior = model.rssm.predict(state.deter, state.stoch, torch.zeros(4, 2), first)
+        state = State(deter, model.rssm.latent.sample(prior, torch.randn(4, CODE)))
+        first = torch.zeros_like(first)
+    assert torch.isfinite(state.stoch).all() and (opened(state.stoch.squeeze(-1)).vv > 0).all()
+
+
+@torch.no_grad()
 def test_not_being_where_it_would_be_seen_moves_a_belief(model):
     """Half of what could be is in the open, and nothing is seen there: it is in the other half."""
     wide = torch.zeros(1, CODE)
@@ -284,20 +306,35 @@ def test_both_resamplings_agree():
 
 @torch.no_grad()
 def test_a_sequence_s_particles_are_chosen_from(model):
-    rows, ticks = 2, 5
-    tokens = {m: torch.randn(rows, ticks, size) for m, size in model.rssm.tokens.items()}
+    """Held against each filter by itself, tick by tick; the online filter's own code chooses."""
+    rows, ticks, count = 2, 5, 6
+    tokens = {m: 4.0 * torch.randn(rows, ticks, size) for m, size in model.rssm.tokens.items()}
     here = {m: torch.ones(rows, ticks, dtype=torch.bool) for m in tokens}
     evidence = model.rssm.evidence(tokens, here)
-    shape = (rows * 6, ticks)
-    chosen = model.filter(
-        evidence.repeated(6),
-        torch.zeros(*shape, 2),
-        torch.zeros(shape, dtype=torch.bool),
-        torch.randn(*shape, CODE),
-        particles=6,
-    )
-    copies = chosen.stoch[:6, :, 0, 0].sort(0).values.diff(dim=0) == 0
-    assert copies.any(), "nobody was worth more than another"
+    shape = (rows * count, ticks)
+    noise, action = torch.randn(*shape, CODE), torch.zeros(*shape, 2)
+    never = torch.zeros(shape, dtype=torch.bool)
+    found = model.filter(evidence.repeated(count), action, never, noise, particles=count)
+    chose = 0
+    for row in range(rows):
+        part, state = slice(row * count, (row + 1) * count), model.initial_state(count)
+        for tick in range(ticks):
+            seen = {m: value[row : row + 1, tick] for m, value in tokens.items()}
+            present = {m: value[row : row + 1, tick] for m, value in here.items()}
+            state, prior, posterior = model.obs_step(
+                state, action[part, tick], seen, present, never[part, tick], noise[part, tick]
+            )
+            weight = model.rssm.log_weight(prior, model.rssm.evidence(seen, present))
+            chosen = torch.from_numpy(ancestors(weight.numpy(), 0.5))
+            chose += int((chosen != torch.arange(count)).any())
+            state = State(state.deter[chosen], state.stoch[chosen])
+            for value, expected in (
+                (found.stoch, state.stoch),
+                (found.deter, state.deter),
+                (found.posterior, posterior[chosen]),
+            ):
+                torch.testing.assert_close(value[part, tick], expected, rtol=1e-3, atol=1e-3)
+    assert chose > rows, "nobody was worth more than another"
 
 
 def test_sizes_that_no_grounded_model_could_have_are_refused():
