@@ -83,8 +83,10 @@ class Robot:
         return all(output.get_subscription_count() for output in outputs)
 
     def ask(self) -> Any:
+        """No tick passes meanwhile: on a busy machine the answer may take longer than what is to be kept."""
         future = self.snapshot.call_async(self.snapshot.srv_type.Request())
-        self.until(future.done)
+        self._rclpy.spin_until_future_complete(self.node, future, timeout_sec=40.0)
+        assert future.done()
         return future.result()
 
     def _publish(self, nats: float) -> None:
