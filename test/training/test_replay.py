@@ -66,6 +66,24 @@ def test_batches_depend_on_seed_and_step_only(store):
     assert one.places(7) != Replay([store], 4, 10, 2, seed=6).places(7)
 
 
+def test_motion_is_labels_alone_and_no_longer_than_a_storage(store):
+    """120 ticks are there; every row is one stretch of them, whatever the batch is."""
+    made = Replay([store], rows=2, length=5, chunks=1, seed=0)
+    for length, ticks in ((40, 40), (1000, 120)):
+        found = made.motion(3, range(6), length)
+        assert set(found) == {
+            f"{kind}_{n}" for kind in ("target", "visibility") for n, _ in SIGNALS.targets
+        } | {
+            "action",
+            "is_first",
+        }
+        whole = store["action"].unfold(0, ticks, 1).movedim(-1, 1)  # every stretch
+        for row in found["action"]:
+            assert (row == whole).flatten(1).all(1).any()
+    one, other = made.motion(3, range(6), 40), made.motion(4, range(6), 40)
+    assert not torch.equal(one["action"], other["action"])
+
+
 def test_two_runs_may_build_one_storage_at_once(tmp_path, monkeypatch):
     """Two comparisons started on new data together; the second met the first's half-made folder."""
     directory, fill, others = synthetic.write(tmp_path / "d", 2, 20), replay._fill, []

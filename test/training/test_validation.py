@@ -1,5 +1,7 @@
 """Validation: what its baselines mean, and that it runs where the model is."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -23,9 +25,14 @@ def rows(tmp_path_factory):
     return validation.pick_rows(store, 2, 20)
 
 
-def learner() -> Learner:
+def learner(kind: str = "debug") -> Learner:
     torch.manual_seed(0)
-    return Learner(SIGNALS, preset("debug"), options("debug")).eval()
+    sizes = preset("debug")
+    if kind == "grounded":
+        sizes = replace(
+            sizes, blocks=0, latent="gaussian", classes=1, stoch=20, posterior="product", grounded=True
+        )
+    return Learner(SIGNALS, sizes, options("debug")).eval()
 
 
 def figures(made: Learner, rows: validation.Rows) -> dict[str, float]:
@@ -33,9 +40,10 @@ def figures(made: Learner, rows: validation.Rows) -> dict[str, float]:
     return validation.validate(made, rows, 2, constant, CONTRACT.dt)
 
 
-def test_a_model_on_an_accelerator_gives_the_same_figures(rows):
-    expected = figures(learner(), rows)
-    made = learner()
+@pytest.mark.parametrize("kind", ["debug", "grounded"])
+def test_a_model_on_an_accelerator_gives_the_same_figures(rows, kind):
+    expected = figures(learner(kind), rows)
+    made = learner(kind)
     pretend.move(made)
     with pretend.accelerator():
         found = figures(made, rows)
