@@ -151,3 +151,25 @@ def test_a_gap_made_by_augmentation_is_reconstructed_but_not_one_of_the_recordin
     batch["odom"][:, 1], batch["camera"][:, 3] = 9.0, 128  # an untrained decoder says grey
     after = errors()
     assert after["vector_odom"] > before["vector_odom"] and after["image_camera"] < before["image_camera"]
+
+
+def test_a_grounded_update_on_an_accelerator_gives_the_same_and_waits_for_nothing():
+    """Labels followed without pictures, and seeing; motion comes with a batch of its own."""
+    signals, chosen = Signals.from_contract(CONTRACT), replace(options("debug"), autocast=False)
+    sizes = replace(
+        preset("debug"), blocks=0, latent="gaussian", classes=1, stoch=20, posterior="product", grounded=True
+    )
+    torch.manual_seed(0)
+    here = Learner(signals, sizes, chosen, SLEW).requires_grad_(False)
+    there, batch = copy.deepcopy(here), made_up(signals, 2, 6)
+    pretend.move(there)
+    expected = here(batch, None, torch.Generator().manual_seed(1), False, batch)
+    pretend.OnDevice.waits.clear()
+    with pretend.accelerator():
+        on_it = {name: pretend.put(value) for name, value in batch.items()}
+        found = there(on_it, None, pretend.Noise(1), False, on_it)
+    assert pretend.OnDevice.waits == []
+    assert {"target", "motion"} <= found.terms.keys()
+    for name, value in expected.terms.items():
+        assert pretend.is_on(found.terms[name]), name
+        torch.testing.assert_close(found.terms[name].held, value, rtol=1e-4, atol=1e-5)
