@@ -13,7 +13,8 @@ A particle's normal times the mixture is a mixture again; the particle goes on w
 belief as much as a look does. What the product leaves out is the particle's weight, p(o | its past). A normal
 wider than KERNEL is cut into narrower ones by chance: only doubt about *where* is left to the particles
 (Rao-Blackwellised, Doucet et al. 2000), so few of them are enough. BIRTH of every belief is on an object of
-which nothing is known: what was lost is found again.
+which nothing is known: what was lost is found again. What the form takes for granted (one target, labels from
+everywhere) is told in docs/explanation/world-model.md.
 
 A sample says 5 numbers for each number of the target, 0 everywhere for one of which nothing is known:
 
