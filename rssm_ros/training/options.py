@@ -129,9 +129,7 @@ class Options:
             )
         grounded = self.sizes().grounded  # says itself what is wrong with sizes
         if grounded and (self.scales.overshoot or self.scales.ensemble):
-            raise TrainingError(
-                "options: a grounded latent has neither overshoot nor an ensemble"
-            )
+            raise TrainingError("options: a grounded latent has neither overshoot nor an ensemble")
         if self.scales.overshoot and not 0 < self.overshoot_horizon < self.length:
             raise TrainingError(
                 f"options: overshoot_horizon is {self.overshoot_horizon}, but sequences of {self.length} "
