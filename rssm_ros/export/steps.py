@@ -158,13 +158,10 @@ class Filter(Predict):
         """As `Predict`, then tokens [M, E_m] and presence [M] bool per modality, in the model's order."""
         tokens, presence = dict(zip(self.names, seen[0::2])), dict(zip(self.names, seen[1::2]))
         deter, prior = self.prior(deter, stoch, action, is_first)
-        posterior = self.posterior(deter, prior, tokens, presence)
-        outcome = self.outcome(deter, posterior, noise)
-        rssm = self.world_model.rssm
-        if rssm.weighs:
-            outcome["log_weight"] = rssm.log_weight(prior, rssm.evidence(tokens, presence))
+        posterior, weight = self.weighed(deter, prior, tokens, presence)
         return {
-            **outcome,
+            **self.outcome(deter, posterior, noise),
+            **weight,
             "prior": prior,
             "prior_entropy": self.latent.entropy(prior),
             "posterior": posterior,
@@ -176,16 +173,26 @@ class Filter(Predict):
         self, deter: Tensor, prior: Tensor, tokens: Mapping[str, Tensor], presence: Mapping[str, Tensor]
     ) -> Tensor:
         """Posterior [N, S, P]; the prior, exactly, where nothing is present."""
+        return self.weighed(deter, prior, tokens, presence)[0]
+
+    def weighed(
+        self, deter: Tensor, prior: Tensor, tokens: Mapping[str, Tensor], presence: Mapping[str, Tensor]
+    ) -> tuple[Tensor, Named]:
+        """The posterior, and the particles' weights by name, if they have any: one update for both."""
         rssm = self.world_model.rssm
         anything = torch.stack([presence[name] for name in self.names]).any(0)[:, None, None]
+        if rssm.weighs:
+            posterior, nats = rssm.weighed(prior, rssm.evidence(tokens, presence))
+            return torch.where(anything, posterior, prior), {"log_weight": nats}
         if rssm.product is not None:
-            return torch.where(anything, rssm.posterior(deter, prior, rssm.evidence(tokens, presence)), prior)
+            posterior = rssm.posterior(deter, prior, rssm.evidence(tokens, presence))
+            return torch.where(anything, posterior, prior), {}
         evidence = self.bias.unsqueeze(0)
         for name, weight in self.of_tokens.items():
             here = presence[name].unsqueeze(-1)
             evidence = evidence + torch.where(here, tokens[name] @ weight, self.of_absence[name])
         hidden = rssm.posterior_layer.norm(deter @ self.of_deter + evidence)
-        return torch.where(anything, self.latent.distribution(rssm.posterior_logits(hidden)), prior)
+        return torch.where(anything, self.latent.distribution(rssm.posterior_logits(hidden)), prior), {}
 
 
 class Rollout(Predict):

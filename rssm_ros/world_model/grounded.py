@@ -241,8 +241,12 @@ class GroundedPosterior(nn.Module):
 
     def forward(self, deter: Tensor, prior: Tensor, evidence: Tensor, presence: Tensor) -> Tensor:
         """prior [B, 5 S, 2], evidence [B or 1, M, K, .], presence [B or 1, M] -> posterior [B, 5 S, 2]."""
-        motion, _ = self.update(prior, evidence, presence)
-        return cut(coded(motion))
+        return self.weighed(prior, evidence, presence)[0]
+
+    def weighed(self, prior: Tensor, evidence: Tensor, presence: Tensor) -> tuple[Tensor, Tensor]:
+        """The posterior [B, 5 S, 2] and the weight [B] of `update`."""
+        motion, nats = self.update(prior, evidence, presence)
+        return cut(coded(motion)), nats
 
     def update(self, prior: Tensor, evidence: Tensor, presence: Tensor) -> tuple[Motion, Tensor]:
         """-> the belief after all that was seen, and the weight of who had the prior: [B] nats."""

@@ -207,15 +207,18 @@ class WorldModel(nn.Module):
                 # Taken as given, unless it is all that a state says; the batched one below gets gradients.
                 with torch.set_grad_enabled(rssm.weighs and torch.is_grad_enabled()):
                     prior = rssm.prior(deter)
-            posterior = rssm.posterior(deter, prior, seen[t])
+            weight = None
+            if rssm.weighs:
+                assert prior is not None
+                posterior, weight = rssm.weighed(prior, seen[t])
+            else:
+                posterior = rssm.posterior(deter, prior, seen[t])
             if prior is not None and blanks[t]:
                 posterior = torch.where(something[:, t, None, None], posterior, prior)
             stoch = rssm.latent.sample(posterior, draws[t])
-            if particles > 1 and rssm.weighs:
-                assert prior is not None
-                weight = rssm.log_weight(prior, seen[t]).reshape(-1, particles)
+            if particles > 1 and weight is not None:
                 begins = torch.arange(0, rows, particles, device=weight.device).unsqueeze(-1)
-                here = begins + systematic(weight)
+                here = begins + systematic(weight.reshape(-1, particles))
                 deter, stoch, posterior = (part[here.flatten()] for part in (deter, stoch, posterior))
             deters.append(deter)
             stochs.append(stoch)

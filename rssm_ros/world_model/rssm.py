@@ -222,15 +222,14 @@ class RSSM(nn.Module):
         hidden = self.posterior_layer.norm(affine(deter, weight) + evidence.said)
         return self.latent.distribution(self.posterior_logits(hidden))
 
-    def log_weight(self, prior: Tensor, evidence: Evidence) -> Tensor:
-        """What the observation says for a particle: log p(o | its past), up to what all have in common.
+    def weighed(self, prior: Tensor, evidence: Evidence) -> tuple[Tensor, Tensor]:
+        """The posterior [B, S, P], and what the observation says for a particle: log p(o | its past) [B].
 
-        prior [B, S, P], evidence [B or 1, ...] -> [B] nats; 0 where nothing is present. Of a grounded latent
-        only (`weighs`).
+        prior [B, S, P], evidence [B or 1, ...]. The weight is in nats, up to what all have in common; 0 where
+        nothing is present. Both come of one update. Of a grounded latent only (`weighs`).
         """
         assert isinstance(self.product, GroundedPosterior)
-        _, nats = self.product.update(prior, *evidence)
-        return nats
+        return self.product.weighed(prior, *evidence)
 
     @property
     def weighs(self) -> bool:

@@ -205,7 +205,7 @@ def test_nothing_present_is_the_prior_and_weighs_nothing(model):
         state, torch.zeros(3, 2), tokens, gone, torch.zeros(3, dtype=torch.bool), torch.randn(3, CODE)
     )
     assert torch.equal(prior, posterior)
-    weight = model.rssm.log_weight(prior, model.rssm.evidence(tokens, gone))
+    _, weight = model.rssm.weighed(prior, model.rssm.evidence(tokens, gone))
     assert torch.equal(weight, torch.zeros(3))
 
 
@@ -218,7 +218,9 @@ def test_an_absent_modality_says_nothing(model):
     found = []
     for camera in (tokens["camera"], torch.full_like(tokens["camera"], torch.nan)):
         evidence = model.rssm.evidence({**tokens, "camera": camera}, here)
-        found.append((model.rssm.posterior(deter, prior, evidence), model.rssm.log_weight(prior, evidence)))
+        posterior, weight = model.rssm.weighed(prior, evidence)
+        assert torch.equal(posterior, model.rssm.posterior(deter, prior, evidence))
+        found.append((posterior, weight))
     assert torch.equal(found[0][0], found[1][0]) and torch.equal(found[0][1], found[1][1])
     assert torch.isfinite(found[0][1]).all() and (found[0][0] != prior).any()
 
@@ -324,7 +326,7 @@ def test_a_sequence_s_particles_are_chosen_from(model):
             state, prior, posterior = model.obs_step(
                 state, action[part, tick], seen, present, never[part, tick], noise[part, tick]
             )
-            weight = model.rssm.log_weight(prior, model.rssm.evidence(seen, present))
+            _, weight = model.rssm.weighed(prior, model.rssm.evidence(seen, present))
             chosen = torch.from_numpy(ancestors(weight.numpy(), 0.5))
             chose += int((chosen != torch.arange(count)).any())
             state = State(state.deter[chosen], state.stoch[chosen])
