@@ -26,6 +26,7 @@ from rssm_ros.world_model.heads import MINIMUM_STD, TargetHead, continue_target
 from rssm_ros.world_model.latents import Latent
 from rssm_ros.world_model.layers import MLP, Linear, wide
 from rssm_ros.world_model.representation import Representation
+from rssm_ros.world_model.rssm import Evidence
 
 Terms = dict[str, Tensor]
 Add = Callable[[str, float, Tensor], None]  # takes in a loss term: name, scale, value
@@ -144,18 +145,9 @@ class Learner(nn.Module):
         rows, ticks = batch["is_first"].shape
         presence = {name: batch[f"present_{name}"] for name in wm.signals.modalities}
         tokens = self._tokens(batch, presence)
-        latent = wm.rssm.latent
         evidence = wm.rssm.evidence(tokens, presence)
-        shock = self.world.draw(partial(_draw, latent, ticks, noise), rows)
-        if wm.sizes.grounded:
-            # For the heads alone, which are to read what a particle is; what it rests on learns by itself.
-            with torch.no_grad():
-                beliefs = followed(wm, batch, self.world, noise, state)
-            last = State(beliefs.deter[:, -1], beliefs.stoch[:, -1])
-            beliefs = beliefs._replace(stoch=latent.sample(beliefs.posterior, shock))
-        else:
-            beliefs = wm.filter(evidence, batch["action"], batch["is_first"], shock, state)
-            last = State(beliefs.deter[:, -1].detach(), beliefs.stoch[:, -1].detach())
+        shock = self.world.draw(partial(_draw, wm.rssm.latent, ticks, noise), rows)
+        beliefs, last = self._believed(batch, evidence, shock, state, noise)
         prior_features = torch.stack(
             self._samples(beliefs.deter, beliefs.prior, self.options.particles, noise)
         )  # [M, B, T, F]
@@ -167,28 +159,13 @@ class Learner(nn.Module):
             weighted.append((scale, value))
 
         self._dynamics(beliefs, evidence.something, add)
-        with torch.no_grad():
-            terms["kl"] = latent.kl(beliefs.posterior, beliefs.prior).mean()
-            terms["prior_entropy"] = latent.entropy(beliefs.prior).mean()
-            terms["posterior_entropy"] = latent.entropy(beliefs.posterior).mean()
+        terms |= _nats(wm.rssm.latent, beliefs)
         if self.ensemble is not None:
             divergence = self.ensemble.loss(
                 beliefs.features, batch["action"], beliefs.posterior, batch["is_first"]
             )
             add("ensemble", scales.ensemble, divergence.mean())
-        ahead = None
-        if scales.overshoot and len(wm.target_heads):
-            ahead = overshoot(
-                wm,
-                beliefs,
-                batch["action"],
-                batch["is_first"],
-                self.options.overshoot_horizon,
-                self.options.overshoot_starts,
-                self.options.particles,
-                self.world,
-                noise,
-            )
+        ahead = self._overshoot(batch, beliefs, noise)
         # The recurrence stays in float32; everything that is one large product over the batch need not.
         with torch.autocast(noise.device.type, torch.bfloat16, enabled=self.options.autocast):
             self._representation(beliefs.features, tokens, presence, add)
@@ -212,6 +189,37 @@ class Learner(nn.Module):
         return Update(total, terms, last, held)
 
     # World model ------------------------------------------------------------------------------------------
+
+    def _believed(
+        self, batch: Batch, evidence: Evidence, shock: Tensor, state: State | None, noise: torch.Generator
+    ) -> tuple[Beliefs, State]:
+        """What heads learn from, and the state that the streams go on from, without a gradient."""
+        wm = self.world_model
+        if not wm.sizes.grounded:
+            beliefs = wm.filter(evidence, batch["action"], batch["is_first"], shock, state)
+            return beliefs, State(beliefs.deter[:, -1].detach(), beliefs.stoch[:, -1].detach())
+        # For the heads alone, which are to read what a particle is; what it rests on learns by itself.
+        with torch.no_grad():
+            beliefs = followed(wm, batch, self.world, noise, state)
+            drawn = wm.rssm.latent.sample(beliefs.posterior, shock)
+        return beliefs._replace(stoch=drawn), State(beliefs.deter[:, -1], beliefs.stoch[:, -1])
+
+    def _overshoot(self, batch: Batch, beliefs: Beliefs, noise: torch.Generator) -> Ahead | None:
+        """Some beliefs rolled on by the prior, if that is taught."""
+        opt, wm = self.options, self.world_model
+        if not opt.scales.overshoot or not len(wm.target_heads):
+            return None
+        return overshoot(
+            wm,
+            beliefs,
+            batch["action"],
+            batch["is_first"],
+            opt.overshoot_horizon,
+            opt.overshoot_starts,
+            opt.particles,
+            self.world,
+            noise,
+        )
 
     def _tokens(self, batch: Batch, presence: dict[str, Tensor]) -> dict[str, Tensor]:
         wm = self.world_model
@@ -401,6 +409,16 @@ class Learner(nn.Module):
             state, _ = wm.imagine_step(state, standing, draw)
             features.append(state.features)
         return torch.stack(features, 1), torch.stack(actions, 1)
+
+
+@torch.no_grad()
+def _nats(latent: Latent, beliefs: Beliefs) -> Terms:
+    """Figures that nothing is taught by."""
+    return {
+        "kl": latent.kl(beliefs.posterior, beliefs.prior).mean(),
+        "prior_entropy": latent.entropy(beliefs.prior).mean(),
+        "posterior_entropy": latent.entropy(beliefs.posterior).mean(),
+    }
 
 
 def _draw(latent: Latent, ticks: int, noise: torch.Generator, rows: int) -> Tensor:
