@@ -44,6 +44,7 @@ class Latent:
     kind: str = "categorical"  # or "gaussian": then K = 1, and a distribution is mean and std
     own_tokens: bool = False  # filter.onnx takes one row of tokens, or one per particle; False: only one
     weighs: bool = False  # filter.onnx says what an observation is worth to each particle
+    track: int = 0  # of deter, the last ones: where a tracker beside the model has the targets
 
     @property
     def parameters(self) -> int:

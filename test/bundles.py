@@ -12,6 +12,7 @@ from rssm_ros.behavior import Actor, Critic
 from rssm_ros.contract import find_contract
 from rssm_ros.export.bundle import Model, Provenance, export_bundle
 from rssm_ros.world_model import Signals, WorldModel, preset
+from rssm_ros.world_model.tracking import Tracker
 
 VARIANTS: dict[str, dict[str, Any]] = {
     "concat": {},
@@ -30,13 +31,16 @@ VARIANTS: dict[str, dict[str, Any]] = {
     },
 }
 
+TRACKED = "tracked"  # the first of them, with a tracker beside it
+
 
 def tiny_model(seed: int = 0, variant: str = "concat") -> Model:
     """A `debug`-sized model for the manipulator whose heads say something."""
     torch.manual_seed(seed)
-    sizes, contract = replace(preset("debug"), **VARIANTS[variant]), find_contract("manipulator")
+    sizes, contract = replace(preset("debug"), **VARIANTS.get(variant, {})), find_contract("manipulator")
     world_model = WorldModel(Signals.from_contract(contract), sizes)
-    model = Model(world_model, Actor(sizes, contract.action_dim), Critic(sizes))
+    tracker = Tracker(world_model) if variant == TRACKED else None
+    model = Model(world_model, Actor(sizes, contract.action_dim), Critic(sizes), tracker)
     with torch.no_grad():
         for part in model.modules():
             for parameter in part.parameters():

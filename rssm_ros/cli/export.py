@@ -61,13 +61,13 @@ def run(args: argparse.Namespace) -> int:
     from rssm_ros.contract import Contract
     from rssm_ros.export.bundle import Model, export_bundle, shuffled
     from rssm_ros.export.errors import ExportError
-    from rssm_ros.training.checkpoint import load_checkpoint
+    from rssm_ros.training.checkpoint import load_checkpoint, load_tracker
 
     if args.horizon < 1:
         raise ExportError(f"--horizon is {args.horizon}; at least 1 tick is needed")
     world_model, actor, critic, meta = load_checkpoint(args.checkpoint)
     contract = Contract.from_dict(meta["contract"], f"{args.checkpoint}: contract")
-    model = Model(world_model, actor, critic)
+    model = Model(world_model, actor, critic, load_tracker(args.checkpoint, world_model, meta))
     if args.shuffle_weights is not None:
         model = shuffled(model, args.shuffle_weights)
     bundle = export_bundle(model, contract, args.out, _provenance(meta, args), args.horizon, args.torchscript)

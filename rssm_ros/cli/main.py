@@ -29,6 +29,7 @@ COMMANDS = {
     "dataset": "turn recorded bags into episodes for training",
     "train": "train world model and actor, resumably",
     "train-baseline": "train what a bundle is held against: a recurrent network, or one of single frames",
+    "train-tracker": "train a filter of places beside a trained world model: sharper, more honest targets",
     "export": "turn a checkpoint into a bundle",
     "calibrate": "thresholds and regions of a bundle from held-out data",
     "compare": "scorecards side by side, with intervals",

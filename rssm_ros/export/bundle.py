@@ -27,6 +27,7 @@ from rssm_ros.online.backends.backend import DEFAULT
 from rssm_ros.online.session import Session
 from rssm_ros.online.steps import Array
 from rssm_ros.world_model import WorldModel
+from rssm_ros.world_model.tracking import Tracker
 
 HORIZON = 10  # ticks of rollout.onnx
 SEED = 20  # of the golden vectors
@@ -51,10 +52,12 @@ class Model:
     world_model: WorldModel
     actor: Actor
     critic: Critic
+    tracker: Tracker | None = None
 
     def modules(self) -> tuple[nn.Module, ...]:
-        """The three of them."""
-        return self.world_model, self.actor, self.critic
+        """All there are, in this order."""
+        three = self.world_model, self.actor, self.critic
+        return three if self.tracker is None else (*three, self.tracker)
 
 
 def export_bundle(
@@ -80,7 +83,7 @@ def export_bundle(
         with torch.no_grad():
             arrays = _graphs(model, contract, work, horizon, torchscript)
         np.savez_compressed(work / GOLDEN, **arrays)  # type: ignore[arg-type]
-        latent = _latent(model.world_model, contract, horizon)
+        latent = _latent(model, contract, horizon)
         bundle = write_manifest(_manifest(contract, latent, provenance, folder.name), work)
         _check_scores(bundle)
         (work / "README.md").write_text(model_card(bundle, work))
@@ -136,7 +139,7 @@ def _graphs(
     model: Model, contract: Contract, folder: Path, horizon: int, torchscript: bool
 ) -> dict[str, Array]:
     """Writes every graph and the weights; returns the golden arrays."""
-    world_model = model.world_model
+    world_model, tracker = model.world_model, model.tracker
     generator = torch.Generator().manual_seed(SEED)
     arrays: dict[str, Array] = {}
     weights = WeightsFile(folder / WEIGHTS)
@@ -155,29 +158,33 @@ def _graphs(
 
     made = [golden.observations(contract, generator) for _ in range(2)]
     for name in world_model.rssm.tokens:
-        write(f"encode_{name}", Encode(world_model, name), [{"value": m[name]} for m in made], set())
-    step = Filter(world_model)
-    cases = list(golden.filter_inputs(world_model, contract, step, generator))
+        write(f"encode_{name}", Encode(world_model, name, tracker), [{"value": m[name]} for m in made], set())
+    step = Filter(world_model, tracker)
+    cases = list(golden.filter_inputs(contract, step, generator))
     rows = golden.own_rows(step, cases[1], generator)
     write("filter", step, [*cases, rows], DRIVEN, cases[0].keys() - DRIVEN)
     predicted = [golden.predict_inputs(step, case, generator) for case in cases[:2]]
-    write("predict", Predict(world_model), predicted, DRIVEN)
+    write("predict", Predict(world_model, tracker), predicted, DRIVEN)
     state = {name: cases[-1][name] for name in ("deter", "stoch")}
     write("actor", Act(world_model, model.actor), [state], STATE)
     write("decoder", Decode(world_model), [{name: value[:1] for name, value in state.items()}], STATE)
-    rollout = Rollout(world_model, model.critic, horizon)
+    rollout = Rollout(world_model, model.critic, horizon, tracker)
     imagined = golden.rollout_inputs(rollout, state["deter"], state["stoch"], generator)
     write("rollout", rollout, [imagined], STATE | {"actions", "noise"})
     weights.close()
     return arrays
 
 
-def _latent(world_model: WorldModel, contract: Contract, horizon: int) -> Latent:
+def _latent(model: Model, contract: Contract, horizon: int) -> Latent:
+    world_model, tracker = model.world_model, model.tracker
     sizes = world_model.sizes
     targets = {spec.name: spec.dim for spec in contract.targets}
-    tokens = dict(world_model.rssm.tokens)
+    tokens, track = dict(world_model.rssm.tokens), 0
+    if tracker is not None:
+        track = tracker.width
+        tokens[tracker.image] += tracker.detector.outputs
     return Latent(
-        sizes.deter,
+        sizes.deter + track,
         sizes.stoch,
         sizes.classes,
         tokens,
@@ -187,6 +194,7 @@ def _latent(world_model: WorldModel, contract: Contract, horizon: int) -> Latent
         sizes.latent,
         own_tokens=True,
         weighs=world_model.rssm.weighs,
+        track=track,
     )
 
 

@@ -8,9 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from rssm_ros.contract import Contract
-from rssm_ros.export.steps import Filter, Named, Rollout, drawn, opened
+from rssm_ros.export.steps import Encode, Filter, Named, Rollout, drawn, opened, own
 from rssm_ros.online.steps import Array
-from rssm_ros.world_model import WorldModel
 from rssm_ros.world_model.heads import TwoHotHead
 from rssm_ros.world_model.latents import Latent
 
@@ -52,28 +51,28 @@ def presence_patterns(names: list[str]) -> list[set[str]]:
     return [set(names), set(names), {names[0]}, set()]
 
 
-def filter_inputs(
-    world_model: WorldModel, contract: Contract, step: Filter, generator: torch.Generator
-) -> Iterator[Named]:
+def filter_inputs(contract: Contract, step: Filter, generator: torch.Generator) -> Iterator[Named]:
     """STEPS teacher-forced inputs of filter.onnx, each from the state that the one before led to."""
-    sizes = world_model.sizes
-    latent = world_model.rssm.latent
+    world_model, latent = step.world_model, step.latent
+    encoders = {name: Encode(world_model, name, step.tracker) for name in step.names}
     kind = torch.float32 if latent.width == 1 else torch.int64
-    deter, stoch = torch.zeros(PARTICLES, sizes.deter), torch.zeros(PARTICLES, sizes.stoch, dtype=kind)
-    for tick, present in enumerate(presence_patterns(list(world_model.rssm.tokens))):
+    deter = torch.zeros(PARTICLES, step.carried)
+    stoch = torch.zeros(PARTICLES, world_model.sizes.stoch, dtype=kind)
+    for tick, present in enumerate(presence_patterns(step.names)):
         action = torch.rand(PARTICLES, contract.action_dim, generator=generator) * 2 - 1
         first = torch.full((PARTICLES,), tick == 0)
         made = observations(contract, generator)
-        tokens = {name: world_model.encode(name, made[name]) for name in world_model.rssm.tokens}
+        tokens = {name: encoder(made[name])["tokens"] for name, encoder in encoders.items()}
         here = {name: torch.tensor([name in present]) for name in tokens}
         after, prior = step.prior(deter, stoch, action, first)
-        probs = step.posterior(after, prior, tokens, here)
+        probs = step.posterior(after, prior, step.split(tokens, here)[0], here)
         noise = clear_noise(latent, probs, generator)
         inputs = {"deter": deter, "stoch": stoch, "action": action, "is_first": first, "noise": noise}
         for name in tokens:
             inputs |= {f"tokens_{name}": tokens[name], f"presence_{name}": here[name]}
         yield inputs
-        deter, (stoch, _) = after, drawn(latent, probs, noise)
+        outputs = step(*inputs.values())
+        deter, stoch = outputs["next_deter"], outputs["next_stoch"]
 
 
 def own_rows(step: Filter, like: Named, generator: torch.Generator) -> Named:
@@ -85,6 +84,7 @@ def own_rows(step: Filter, like: Named, generator: torch.Generator) -> Named:
         inputs[f"presence_{name}"] = torch.arange(rows) % (len(step.names) + 1) != index
     tokens, presence = ({n: inputs[f"{kind}_{n}"] for n in step.names} for kind in ("tokens", "presence"))
     after, prior = step.prior(*(inputs[name] for name in ("deter", "stoch", "action", "is_first")))
+    tokens, _ = step.split(tokens, presence)
     noise = clear_noise(step.latent, step.posterior(after, prior, tokens, presence), generator)
     return {**inputs, "noise": noise}
 
@@ -100,7 +100,7 @@ def rollout_inputs(step: Rollout, deter: Tensor, stoch: Tensor, generator: torch
     """rollout.onnx from a state, its noise clear of the edges met on the way."""
     rssm, rows = step.world_model.rssm, len(deter)
     actions = torch.rand(rows, step.horizon, rssm.action_dim, generator=generator) * 2 - 1
-    noises, h, sample = [], deter, opened(step.latent, stoch)
+    noises, h, sample = [], own(step.world_model, deter), opened(step.latent, stoch)
     for tick in range(step.horizon):
         h = step.core(h, sample, actions[:, tick])
         probs = rssm.prior(h)

@@ -2,7 +2,9 @@
 
 Shapes: N particles, D deter, S groups, K and P numbers per group of a sample and of a distribution,
 A actions, E_m tokens of modality m, H horizon, d of a target. At the border a sample is [N, S]: class indices
-instead of one-hot vectors, or a Gaussian's numbers; noise is always an input.
+instead of one-hot vectors, or a Gaussian's numbers; noise is always an input. Where a tracker stands beside
+the model, W numbers of its own follow deter's, and what its detector says of an image follows the tokens of
+that one: D and E_m at the border are larger then.
 """
 
 from collections.abc import Mapping
@@ -12,8 +14,11 @@ from torch import Tensor, nn
 
 from rssm_ros.behavior import Actor, Critic
 from rssm_ros.world_model import WorldModel
+from rssm_ros.world_model.encoder import ImageEncoder
+from rssm_ros.world_model.heads import TargetHead
 from rssm_ros.world_model.latents import Latent
 from rssm_ros.world_model.rssm import RSSM, State
+from rssm_ros.world_model.tracking import Seen, Tracker
 
 Named = dict[str, Tensor]
 
@@ -43,13 +48,25 @@ def drawn(latent: Latent, distribution: Tensor, noise: Tensor) -> tuple[Tensor, 
 class Encode(nn.Module):
     """One observation -> its tokens."""
 
-    def __init__(self, world_model: WorldModel, name: str) -> None:
+    def __init__(self, world_model: WorldModel, name: str, tracker: Tracker | None = None) -> None:
         super().__init__()
         self.encoder = world_model.encoders[name]
+        self.detector = tracker.detector if tracker is not None and name == tracker.image else None
 
     def forward(self, value: Tensor) -> Named:
         """[1, H, W, C] uint8 or [1, d] float -> tokens [1, E_m]."""
-        return {"tokens": self.encoder(value)}
+        if self.detector is None:
+            return {"tokens": self.encoder(value)}
+        assert isinstance(self.encoder, ImageEncoder)
+        maps = self.encoder.maps(value)
+        said = self.detector.likeliest(self.detector(maps))
+        return {"tokens": torch.cat([self.encoder.flat(maps), said.flatten(1)], -1)}
+
+
+def own(world_model: WorldModel, deter: Tensor) -> Tensor:
+    """The model's own part of what is carried as deter: [..., D + W] -> [..., D]."""
+    size = world_model.sizes.deter
+    return deter if deter.shape[-1] == size else deter[..., :size]
 
 
 class Core(nn.Module):
@@ -95,21 +112,27 @@ class Core(nn.Module):
 class Predict(nn.Module):
     """The prior half of a tick, with every head."""
 
-    def __init__(self, world_model: WorldModel) -> None:
+    def __init__(self, world_model: WorldModel, tracker: Tracker | None = None) -> None:
         super().__init__()
-        self.world_model = world_model
+        self.world_model, self.tracker = world_model, tracker
         self.latent = world_model.rssm.latent
         self.core = Core(world_model.rssm)
 
+    @property
+    def carried(self) -> int:
+        """Numbers of deter at the border, D + W."""
+        return self.world_model.sizes.deter + (0 if self.tracker is None else self.tracker.width)
+
     def forward(self, deter: Tensor, stoch: Tensor, action: Tensor, is_first: Tensor, noise: Tensor) -> Named:
         """deter [N, D], stoch [N, S], action [N, A], is_first [N] bool, noise [N, S] -> outputs by name."""
-        deter, prior = self.prior(deter, stoch, action, is_first)
-        out = self.outcome(deter, prior, noise)
+        after, prior = self.prior(deter, stoch, action, is_first)
+        out = self.outcome(after, prior, noise)
+        out = self.tracked(out, deter, action, is_first)
         return {**out, "prior": prior, "prior_entropy": self.latent.entropy(prior)}
 
     def prior(self, deter: Tensor, stoch: Tensor, action: Tensor, is_first: Tensor) -> tuple[Tensor, Tensor]:
-        """-> deter' [N, D], prior [N, S, P]."""
-        rssm = self.world_model.rssm
+        """-> the model's own deter', prior [N, S, P]."""
+        rssm, deter = self.world_model.rssm, own(self.world_model, deter)
         deter, sample, action = rssm.reset(deter, opened(self.latent, stoch), action, is_first)
         deter = self.core(deter, sample, action)
         return deter, rssm.prior(deter)
@@ -128,6 +151,45 @@ class Predict(nn.Module):
             out |= {f"target_{name}_mean": mean, f"target_{name}_std": std}
         return out
 
+    def tracked(
+        self, out: Named, before: Tensor, action: Tensor, is_first: Tensor, seen: Seen | None = None
+    ) -> Named:
+        """`outcome` with the tracker's targets instead of the heads', and its numbers behind deter.
+
+        before: what was carried as deter [N, D + W]; seen: None where nothing was.
+        """
+        tracker = self.tracker
+        if tracker is None:
+            return out
+        first = is_first.unsqueeze(-1)
+        track = before[..., self.world_model.sizes.deter :]
+        track, action = (torch.where(first, part.new_zeros(()), part) for part in (track, action))
+        features = torch.cat([out["next_deter"], opened(self.latent, out["next_stoch"]).flatten(1)], -1)
+        track = self.followed(track, features, action, tracker.unseen() if seen is None else seen)
+        return out | {"next_deter": torch.cat([out["next_deter"], track], -1)} | self.places(track)
+
+    def followed(self, track: Tensor, features: Tensor, action: Tensor, seen: Seen) -> Tensor:
+        """One tick of the tracker: [N, W]."""
+        assert self.tracker is not None
+        said = [head.normalised(features) for head in self._heads().values()]
+        mean, std = (torch.cat(parts, -1) for parts in zip(*said, strict=True))
+        result: Tensor = self.tracker(track, features, (mean, std), action, seen)
+        return result
+
+    def places(self, track: Tensor) -> Named:
+        """[N, W] -> target_<name>_mean and _std [N, d] in the contract's units."""
+        assert self.tracker is not None
+        out: Named = {}
+        for name, (mean, std) in self.tracker.targets_of(track).items():
+            head = self._heads()[name]
+            out |= {f"target_{name}_mean": mean * head.scale + head.offset}
+            out |= {f"target_{name}_std": std * head.scale}
+        return out
+
+    def _heads(self) -> dict[str, TargetHead]:
+        heads = dict(self.world_model.target_heads.items())
+        return {name: head for name, head in heads.items() if isinstance(head, TargetHead)}
+
 
 class Filter(Predict):
     """Predict and correct. Tokens [M, E_m] and presence [M]: one row for all particles, or one for each.
@@ -136,8 +198,8 @@ class Filter(Predict):
     modality adds its own product, or, where absent, one constant vector. The product posterior is as it is.
     """
 
-    def __init__(self, world_model: WorldModel) -> None:
-        super().__init__(world_model)
+    def __init__(self, world_model: WorldModel, tracker: Tracker | None = None) -> None:
+        super().__init__(world_model, tracker)
         rssm = world_model.rssm
         self.names = list(rssm.tokens)
         if rssm.product is not None:
@@ -156,11 +218,12 @@ class Filter(Predict):
         self, deter: Tensor, stoch: Tensor, action: Tensor, is_first: Tensor, noise: Tensor, *seen: Tensor
     ) -> Named:
         """As `Predict`, then tokens [M, E_m] and presence [M] bool per modality, in the model's order."""
-        tokens, presence = dict(zip(self.names, seen[0::2])), dict(zip(self.names, seen[1::2]))
-        deter, prior = self.prior(deter, stoch, action, is_first)
-        posterior, weight = self.weighed(deter, prior, tokens, presence)
+        presence = dict(zip(self.names, seen[1::2]))
+        tokens, found = self.split(dict(zip(self.names, seen[0::2])), presence)
+        after, prior = self.prior(deter, stoch, action, is_first)
+        posterior, weight = self.weighed(after, prior, tokens, presence)
         return {
-            **self.outcome(deter, posterior, noise),
+            **self.tracked(self.outcome(after, posterior, noise), deter, action, is_first, found),
             **weight,
             "prior": prior,
             "prior_entropy": self.latent.entropy(prior),
@@ -168,6 +231,18 @@ class Filter(Predict):
             "surprise": self.latent.kl(posterior, prior),
             "posterior_entropy": self.latent.entropy(posterior),
         }
+
+    def split(self, tokens: Named, presence: Named) -> tuple[Named, Seen | None]:
+        """Tokens as they cross the border -> the model's own, and what is the tracker's, if there is one."""
+        tracker = self.tracker
+        if tracker is None:
+            return tokens, None
+        size, image = self.world_model.rssm.tokens[tracker.image], tracker.image
+        detections = tracker.detections(tokens[image][..., size:])
+        tokens = {**tokens, image: tokens[image][..., :size]}
+        there = torch.stack([presence[name] for name in self.names], -1)
+        vectors = tracker.vectors(tokens, presence)
+        return tokens, Seen(detections, vectors, there, presence[image].unsqueeze(-1))
 
     def posterior(
         self, deter: Tensor, prior: Tensor, tokens: Mapping[str, Tensor], presence: Mapping[str, Tensor]
@@ -198,8 +273,10 @@ class Filter(Predict):
 class Rollout(Predict):
     """Candidate plans, imagined without looking."""
 
-    def __init__(self, world_model: WorldModel, critic: Critic, horizon: int) -> None:
-        super().__init__(world_model)
+    def __init__(
+        self, world_model: WorldModel, critic: Critic, horizon: int, tracker: Tracker | None = None
+    ) -> None:
+        super().__init__(world_model, tracker)
         self.critic, self.horizon = critic, horizon
 
     def forward(self, deter: Tensor, stoch: Tensor, actions: Tensor, noise: Tensor) -> Named:  # type: ignore[override]
@@ -209,6 +286,7 @@ class Rollout(Predict):
         returns = r_1 + c_1 r_2 + c_1 c_2 r_3 ... over H ticks; values = c_1 ... c_H v(last state).
         """
         rssm, sample, features = self.world_model.rssm, opened(self.latent, stoch), []
+        carried, deter = deter, own(self.world_model, deter)
         for tick in range(self.horizon):
             deter = self.core(deter, sample, actions[:, tick])
             _, sample = drawn(self.latent, rssm.prior(deter), noise[:, tick])
@@ -228,8 +306,18 @@ class Rollout(Predict):
             "returns": (before * ticks(self.world_model.predict_reward(flat))).sum(1),
             "values": discount[:, -1] * self.critic(features[-1]),
         }
-        targets = self.world_model.predict_target(flat)
-        return out | {f"target_{name}": ticks(mean) for name, (mean, _) in targets.items()}
+        if self.tracker is None:
+            targets = self.world_model.predict_target(flat)
+            return out | {f"target_{name}": ticks(mean) for name, (mean, _) in targets.items()}
+        track, paths = carried[..., self.world_model.sizes.deter :], []
+        for tick, feature in enumerate(features):
+            track = self.followed(track, feature, actions[:, tick], self.tracker.unseen())
+            paths.append(self.places(track))
+        names = [name for name, _ in self.world_model.signals.targets]
+        return out | {
+            f"target_{name}": torch.stack([path[f"target_{name}_mean"] for path in paths], 1)
+            for name in names
+        }
 
 
 class Act(nn.Module):
@@ -237,11 +325,11 @@ class Act(nn.Module):
 
     def __init__(self, world_model: WorldModel, actor: Actor) -> None:
         super().__init__()
-        self.latent, self.actor = world_model.rssm.latent, actor
+        self.world_model, self.latent, self.actor = world_model, world_model.rssm.latent, actor
 
     def forward(self, deter: Tensor, stoch: Tensor) -> Named:
         """deter [N, D], stoch [N, S] -> mean, std [N, A]."""
-        mean, std = self.actor(State(deter, opened(self.latent, stoch)).features)
+        mean, std = self.actor(State(own(self.world_model, deter), opened(self.latent, stoch)).features)
         return {"mean": mean, "std": std}
 
 
@@ -254,5 +342,5 @@ class Decode(nn.Module):
 
     def forward(self, deter: Tensor, stoch: Tensor) -> Named:
         """deter [N, D], stoch [N, S] -> {image: [N, H, W, C] in 0..1}."""
-        state = State(deter, opened(self.world_model.rssm.latent, stoch))
+        state = State(own(self.world_model, deter), opened(self.world_model.rssm.latent, stoch))
         return self.world_model.decode(state.features)

@@ -21,11 +21,13 @@ from rssm_ros.training.errors import TrainingError
 from rssm_ros.training.learner import Learner
 from rssm_ros.training.options import Options
 from rssm_ros.world_model import Signals, Sizes, WorldModel
+from rssm_ros.world_model.tracking import Tracker
 
 FOLDER = "checkpoints"
 KEEP = 2
 GONE = ("returns.weight",)  # tensors of old versions that nothing needs any more
 FILES = ("model.safetensors", "optimizer.safetensors", "state.json")
+TRACKER = "tracker"  # the key of a state that also holds one, and the prefix of its tensors
 BASELINE = "baseline"  # the key of a state that says which baseline it is; a world model's state has none
 
 
@@ -152,6 +154,14 @@ def read_world_model(directory: Path) -> Saved:
     return saved
 
 
+def read_tracker(directory: Path) -> Saved:
+    """`read`, and a TrainingError where no world model with a tracker lies there."""
+    saved = read_world_model(directory)
+    if TRACKER not in saved.state:
+        raise TrainingError(f"{directory} holds a world model without a tracker; choose another --out")
+    return saved
+
+
 def read_baseline(directory: Path, kind: str | None = None) -> Saved:
     """`read`, and a TrainingError where no baseline lies there, or not the one of that kind."""
     saved = read(directory)
@@ -202,10 +212,25 @@ def load_checkpoint(directory: Path | str) -> tuple[WorldModel, Actor, Critic, d
     hardware, and the `chain` of runs it started from, the first one first. TrainingError if unusable.
     """
     saved = read_world_model(Path(directory))
+    own = {name: value for name, value in saved.model.items() if not name.startswith(f"{TRACKER}.")}
     options = Options.from_dict(saved.state["options"])
     learner = Learner(
         Signals.from_dict(saved.state["signals"]), Sizes.from_dict(saved.state["sizes"]), options
     )
-    fill(learner, saved.model, str(directory))
+    fill(learner, own, str(directory))
     learner.eval().requires_grad_(False)
     return learner.world_model, learner.actor, learner.critic, saved.state
+
+
+def load_tracker(directory: Path | str, world_model: WorldModel, state: Mapping[str, Any]) -> Tracker | None:
+    """The tracker beside `load_checkpoint`'s world model, in eval mode on the CPU; None where there is none.
+
+    state: what `load_checkpoint` gave. TrainingError if unusable.
+    """
+    if TRACKER not in state:
+        return None
+    tracker, prefix = Tracker(world_model), f"{TRACKER}."
+    saved = read_tracker(Path(directory))
+    own = {n.removeprefix(prefix): value for n, value in saved.model.items() if n.startswith(prefix)}
+    fill(tracker, own, str(directory))
+    return tracker.eval().requires_grad_(False)

@@ -50,7 +50,13 @@ class Trainer(Run):
         super().__init__(options, contract, data, out, resume, quiet, again)
 
     def _read(self) -> checkpoint.Saved:
-        return checkpoint.read_world_model(self.out)
+        saved = checkpoint.read_world_model(self.out)
+        if checkpoint.TRACKER in saved.state:
+            raise TrainingError(
+                f"{self.out} has a tracker, which `rssm train-tracker --resume` goes on with; "
+                "choose another --out, and --start-from this run"
+            )
+        return saved
 
     def _build(self) -> tuple[nn.Module, nn.ModuleDict]:
         self.rows = pick_rows(self._open([self.validation])[0], 16, 400) if self.validation else None

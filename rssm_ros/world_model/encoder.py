@@ -36,8 +36,9 @@ class ImageEncoder(nn.Module):
         super().__init__()
         self.pooled = sizes.conv == "exact"
         channels = [shape[2], *(sizes.depth * m for m in sizes.multipliers)]
+        self.channels = tuple(channels[1:])
         stages = len(sizes.multipliers)
-        halvings = 1 if sizes.conv == "map" else stages
+        self.halvings = halvings = 1 if sizes.conv == "map" else stages
         if shape[0] % 2**halvings or shape[1] % 2**halvings:
             raise WorldModelError(f"image {shape[1]} x {shape[0]} cannot be halved {halvings} times")
         self.grid = (shape[0] // 2**halvings, shape[1] // 2**halvings)
@@ -55,15 +56,26 @@ class ImageEncoder(nn.Module):
 
     def forward(self, raw: Tensor) -> Tensor:
         """[..., H, W, C] uint8 -> tokens [..., h * w * channels]."""
+        return self.flat(self.maps(raw)).reshape(*raw.shape[:-3], -1)
+
+    def maps(self, raw: Tensor) -> list[Tensor]:
+        """[..., H, W, C] uint8 -> every stage's map, finest first: [N, channels, h, w] each."""
         x = raw.flatten(0, -4) if raw.dim() > 3 else raw.unsqueeze(0)
         x = x.permute(0, 3, 1, 2)  # a channels-last view, no copy of the bytes
         x = x.to(next(self.parameters()).dtype) / 255.0 - 0.5
+        found = []
         for conv, norm in zip(self.convs, self.norms, strict=True):
             x = conv(x)
             if self.pooled:
                 x = F.max_pool2d(x, 2)
             x = norm(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
-        return wide(x).permute(0, 2, 3, 1).flatten(1).reshape(*raw.shape[:-3], -1)
+            found.append(x)
+        return found
+
+    @staticmethod
+    def flat(maps: list[Tensor]) -> Tensor:
+        """The last of the maps as tokens [N, h * w * channels]."""
+        return wide(maps[-1]).permute(0, 2, 3, 1).flatten(1)
 
 
 def absent_filled(raw: Tensor, present: Tensor) -> Tensor:

@@ -33,7 +33,7 @@ def folder():
     return exported("concat")
 
 
-@pytest.mark.parametrize("variant", ["concat", "gaussian-product"])
+@pytest.mark.parametrize("variant", ["concat", "gaussian-product", "tracked"])
 def test_torch_and_onnxruntime_agree_over_200_ticks_and_in_a_free_run(variant):
     """The files at another number of particles than they were traced with."""
     folder = exported(variant)

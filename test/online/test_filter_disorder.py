@@ -208,7 +208,9 @@ def test_any_disorder_gives_bitwise_what_the_oracle_has(part):
     assert np.mean(frozen > 0) > 0.05, "too few worlds with a camera that hangs"
 
 
-@pytest.mark.parametrize(("variant", "particles"), [("concat", 1), ("concat", 32), ("grounded", 32)])
+@pytest.mark.parametrize(
+    ("variant", "particles"), [("concat", 1), ("concat", 32), ("grounded", 32), ("tracked", 8)]
+)
 def test_a_real_bundle_too(variant, particles):
     """onnxruntime's own arithmetic, at the batch shape of the robot."""
     session = Session(tiny_bundle(variant), prove=False)

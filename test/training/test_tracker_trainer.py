@@ -1,0 +1,136 @@
+"""Training a tracker: it learns, the model beside it does not, and runs go on as if never stopped."""
+
+import json
+import shutil
+from dataclasses import replace
+
+import pytest
+import torch
+
+from rssm_ros.cli.main import main
+from rssm_ros.training import checkpoint
+from rssm_ros.training.errors import TrainingError
+from rssm_ros.training.tracker_trainer import TrackerTrainer
+from rssm_ros.training.tracking import TrackerLearner
+from rssm_ros.world_model import Signals
+
+from . import synthetic
+from .tiny import CONTRACT, TINY, trainer
+
+SHORT = replace(TINY, steps=8, checkpoint_steps=4, length=12, batch=4, rate=3e-3, warmup=2)
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    return synthetic.write(tmp_path_factory.mktemp("data"), 4, 60)
+
+
+@pytest.fixture(scope="module")
+def before(data, tmp_path_factory):
+    """A run whose world model has learnt a little."""
+    run = tmp_path_factory.mktemp("runs") / "model"
+    trainer(replace(TINY, steps=3), data, run).run()
+    return run
+
+
+def tracked(options, data, out, **kwargs):
+    return TrackerTrainer(options, CONTRACT, [data], out, quiet=True, **kwargs)
+
+
+@pytest.fixture(scope="module")
+def run(before, data, tmp_path_factory):
+    out = tmp_path_factory.mktemp("runs") / "tracked"
+    tracked(SHORT, data, out, start_from=before).run()
+    return out
+
+
+def test_the_tracker_moves_and_nothing_else_does(before, run):
+    then, now = checkpoint.read(before), checkpoint.read(run)
+    own = {name for name in now.model if name.startswith("tracker.")}
+    assert then.model.keys() == now.model.keys() - own
+    for name, value in then.model.items():
+        assert torch.equal(value, now.model[name]), name
+    torch.manual_seed(SHORT.seed)
+    fresh = TrackerLearner(Signals.from_contract(CONTRACT), SHORT.sizes(), SHORT).state_dict()
+    assert all(not torch.equal(now.model[n], fresh[n]) for n in own if n.endswith("weight")), "stood still"
+
+
+def test_it_says_where_it_comes_from(before, run):
+    state = checkpoint.read_state(run)
+    assert state["tracker"] is True and [stage["name"] for stage in state["chain"]] == [before.name]
+    assert state["validation"] == checkpoint.read_state(before)["validation"]
+
+
+def test_a_run_that_was_stopped_goes_on_to_the_last_bit(before, run, data, tmp_path):
+    out = tmp_path / "run"
+    half = tracked(SHORT, data, out, start_from=before)
+    for _ in range(4):
+        half._update()
+    half._save()
+    half.close()
+    tracked(SHORT, data, out, resume=True).run()
+    whole, again = checkpoint.read(run), checkpoint.read(out)
+    for kind in ("model", "optimizer"):
+        ours, theirs = getattr(whole, kind), getattr(again, kind)
+        assert ours.keys() == theirs.keys()
+        assert all(torch.equal(ours[name], theirs[name]) for name in ours)
+
+
+def test_a_hundred_updates_see_better_than_none(before, data, tmp_path):
+    """On a square that crosses the picture: the loss of the same batch, before and after."""
+    run = tracked(replace(SHORT, steps=100), data, tmp_path / "run", start_from=before)
+
+    def loss(learner):
+        noise = torch.Generator().manual_seed(0)
+        found = learner.track(run._batch(1000), None, noise)
+        return {name: float(value) for name, value in found.terms.items()}
+
+    first = loss(run.learner)
+    with torch.enable_grad():
+        for _ in range(100):
+            run._update()
+    last = loss(run.learner)
+    run.close()
+    assert last["seeing"] < first["seeing"] - 1.0 and last["tracking"] < first["tracking"] - 1.0, (
+        first,
+        last,
+    )
+
+
+def test_a_bundle_of_it_proves_itself_and_follows_targets_by_the_tracker(run, tmp_path, capsys):
+    out = tmp_path / "models" / "tracked"
+    assert main(["export", str(run), "--out", str(out), "--horizon", "2"]) == 0
+    assert main(["verify", str(out)]) == 0
+    told = json.loads((out / "bundle.json").read_text())
+    width = TrackerLearner(Signals.from_contract(CONTRACT), SHORT.sizes(), SHORT).tracker.width
+    assert told["latent"]["track"] == width
+    assert list(told["training"]["stages"]) == ["1 model", "2 tracked"]
+
+
+def test_a_further_round_of_the_model_leaves_the_tracker_behind(run, data, tmp_path):
+    started = trainer(replace(TINY, steps=3), data, tmp_path / "next", start_from=run)
+    started.close()
+    assert not any(name.startswith("tracker.") for name in started.learner.state_dict())
+
+
+def test_what_it_cannot_stand_beside_is_said(before, run, data, tmp_path):
+    with pytest.raises(TrainingError, match="--start-from RUN"):
+        tracked(SHORT, data, tmp_path / "none")
+    shutil.copytree(before, tmp_path / "model")
+    with pytest.raises(TrainingError, match="without a tracker"):
+        tracked(SHORT, data, tmp_path / "model", resume=True)
+    shutil.copytree(run, tmp_path / "tracked")
+    with pytest.raises(TrainingError, match="has a tracker"):
+        trainer(TINY, data, tmp_path / "tracked", resume=True)
+
+
+def test_the_command_takes_the_model_s_sizes_and_a_schedule_of_its_own(before, data, tmp_path, capsys):
+    out = tmp_path / "run"
+    said = ["--data", str(data), "--out", str(out), "--steps", "2", "--batch", "2", "--threads", "1"]
+    assert main(["train-tracker", "--start-from", str(before), *said]) == 0
+    assert "rssm export" in capsys.readouterr().out
+    options = checkpoint.read_state(out)["options"]
+    assert options["preset"] == "debug" and options["batch"] == 2 and options["length"] == 40
+    assert main(["train-tracker", *said, "--resume"]) == 0
+    assert main(["train-tracker", *said[:2], "--out", str(tmp_path / "x")]) == 2
+    assert "--start-from" in capsys.readouterr().err
