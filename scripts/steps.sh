@@ -26,6 +26,17 @@ train() { # NAME MINUTES OPTIONS...
     step train "$@" "${resume[@]}"
     touch "$folder/runs/$name/done"
 }
+track() { # NAME MINUTES OF OPTIONS...
+    local name=$1 minutes=$2 of=$3 start=()
+    shift 3
+    set -- --contract "$robot" --out "$folder/runs/$name" --minutes "$minutes" --threads "$threads" "$@"
+    told train-tracker --start-from "$folder/runs/$of" "$@"
+    [ -e "$folder/runs/$name/done" ] && return
+    start=(--start-from "$folder/runs/$of")
+    compgen -G "$folder/runs/$name/checkpoints/step-*" >/dev/null && start=(--resume)
+    step train-tracker "$@" "${start[@]}"
+    touch "$folder/runs/$name/done"
+}
 bundle() { # NAME
     told export "$folder/runs/$1" --out "$folder/bundles/$1"
     [ -e "$folder/bundles/$1/bundle.json" ] && return

@@ -16,7 +16,7 @@ OWN = {
     "batch": 32,
     "length": 40,
     "chunks": 10,
-    "rate": 1.5e-3,
+    "rate": 4e-3,
     "warmup": 100,
     "decay": True,
     "autocast": False,

@@ -56,6 +56,7 @@ class TrackerTrainer(Run):
         if self.start_from is None:
             raise TrainingError("a tracker stands beside a trained world model: give one, --start-from RUN")
         chain = restore.start_from(self.start_from, self.learner, self.signals, beside=True)
+        self.learner.tracker.scaled(dict(self.learner.world_model.target_heads.items()))
         state = checkpoint.read_state(self.start_from)
         self.before = {"chain": chain} | {
             name: state.get(name) or {} for name in ("climatology", "validation")

@@ -22,8 +22,6 @@ from rssm_ros.world_model.heads import TargetHead
 from rssm_ros.world_model.layers import wide
 from rssm_ros.world_model.tracking import Seen, Tracker, seeing_loss
 
-PICTURES = 16  # of a row's ticks, those whose pictures teach seeing in an update
-
 
 class TrackerUpdate(NamedTuple):
     """The loss to descend, every term unweighted, what the streams carry on: {name: [B, ...]}."""
@@ -61,11 +59,14 @@ class TrackerLearner(Learner):
         state = State(carried["deter"], carried["stoch"]) if carried else None
         with torch.no_grad():
             known = self._known(batch, state, noise)
-            detector = self.tracker.detector
-            detections = detector.likeliest(detector(known.maps))
-            detections = detections.reshape(rows, ticks, *detections.shape[1:])
         label, _ = labels_of(self.world_model, batch)
-        seeing = self._seeing(known, batch, label, noise)
+        detector = self.tracker.detector
+        said = detector(known.maps)  # [B T, targets, C, .]
+        # Where targets are by single pictures; what follows them takes it as given.
+        nats = seeing_loss(said, label.reshape(*said.shape[:2], -1)).sum(-1)
+        seeing = losses.masked_mean(nats, batch[f"present_{self.image}"].flatten())
+        detections = detector.likeliest(said.detach())
+        detections = detections.reshape(rows, ticks, *detections.shape[1:])
         before = carried["track"] if carried else self.tracker.initial(rows)
         tracks = self._followed(known, batch, detections, before)
         place, log_variance, _ = torch.split(
@@ -108,16 +109,6 @@ class TrackerLearner(Learner):
             State(beliefs.deter[:, -1], beliefs.stoch[:, -1]),
         )
 
-    def _seeing(self, known: Known, batch: Batch, label: Tensor, noise: torch.Generator) -> Tensor:
-        """Where targets are by single pictures: -log density of the labels, of some ticks of every row."""
-        rows, ticks = batch["is_first"].shape
-        some = self.world.draw(partial(_ticks, ticks, noise), rows)  # [B, n]
-        here = (some + ticks * torch.arange(rows, device=some.device).unsqueeze(-1)).flatten()
-        detections = self.tracker.detector([part[here] for part in known.maps])
-        nats = seeing_loss(detections, label.flatten(0, 1)[here].reshape(*detections.shape[:2], -1))
-        there = batch[f"present_{self.image}"].flatten()[here]
-        return losses.masked_mean(nats.sum(-1), there)
-
     def _followed(self, known: Known, batch: Batch, detections: Tensor, track: Tensor) -> Tensor:
         """The tracks [B, T, W] from the one before."""
         first = batch["is_first"].bool().unsqueeze(-1)
@@ -135,7 +126,3 @@ class TrackerLearner(Learner):
 
 def _draw(learner: Learner, ticks: int, noise: torch.Generator, rows: int) -> Tensor:
     return learner.world_model.rssm.latent.noise(rows, ticks, generator=noise)
-
-
-def _ticks(ticks: int, noise: torch.Generator, rows: int) -> Tensor:
-    return torch.randint(ticks, (rows, min(PICTURES, ticks)), generator=noise, device=noise.device)

@@ -30,7 +30,7 @@ from torch.nn import functional as F
 
 from rssm_ros.world_model.encoder import ImageEncoder
 from rssm_ros.world_model.errors import WorldModelError
-from rssm_ros.world_model.heads import MINIMUM_STD
+from rssm_ros.world_model.heads import TargetHead
 from rssm_ros.world_model.layers import MLP, Linear, NormSiLU, wide
 from rssm_ros.world_model.model import WorldModel
 
@@ -40,6 +40,7 @@ RECURRENT, CONTEXT, FELT, HIDDEN = 96, 64, 32, 128
 SHARP = 4.0  # logits per unit of a layer's output: cells differ by tens of nats
 ANCHOR = 3.0  # spreads per unit of what a cell's middle is learned in
 OFFSET, WIDEST, LEAST = 0.5, 0.5, 0.004  # spreads, of a component
+LEAST_STD = 0.01  # spreads, of a belief
 MOVED, SHOCK, LEAST_SHOCK = 0.1, 0.1, 5e-4  # spreads in a tick: a shift, its noise
 DOUBT = 0.05  # spreads that a picture is trusted less by than it claims
 ELSEWHERE = 0.2  # spreads from the RSSM's place to a new object's
@@ -121,6 +122,8 @@ class Seen(NamedTuple):
 class Tracker(nn.Module):
     """track = [place S | log variance S | recurrent H] -> the next tick's."""
 
+    least: Tensor  # [S] spreads: no deviation is smaller
+
     def __init__(self, world_model: WorldModel) -> None:
         """Beside a world model, whose first image it looks at. WorldModelError where that cannot be."""
         super().__init__()
@@ -136,6 +139,7 @@ class Tracker(nn.Module):
         self.numbers, self.targets, self.length = (s := t * d), t, d
         self.width = 2 * s + RECURRENT
         self.detector = Detector(encoder, t, d)
+        self.register_buffer("least", torch.full((s,), LEAST_STD))
         self.vector_tokens = len(signals.vectors) * sizes.units
         self.context = Linear(sizes.features, CONTEXT)
         self.felt = Linear(self.vector_tokens, FELT) if self.vector_tokens else None
@@ -181,8 +185,8 @@ class Tracker(nn.Module):
         share = torch.stack([1.0 - share, share], 1)  # [B, 2, T, 1]
         mixed = (share * place).sum(1)
         variance = (share * (variance + (place - mixed.unsqueeze(1)).square())).sum(1)
-        variance = variance.clamp(min=MINIMUM_STD**2)
-        return torch.cat([mixed.flatten(1), torch.log(variance).flatten(1), recurrent], -1)
+        variance = torch.maximum(variance.flatten(1), self.least.square())
+        return torch.cat([mixed.flatten(1), torch.log(variance), recurrent], -1)
 
     def _pairs(self, known: Tensor, new: Tensor) -> Tensor:
         """[B, S] x 2 -> [B, 2, T, d]."""
@@ -232,6 +236,16 @@ class Tracker(nn.Module):
         ]
         like = next(iter(tokens.values()))
         return torch.cat(parts, -1) if parts else like[..., :0]
+
+    def scaled(self, heads: Mapping[str, nn.Module]) -> None:
+        """Sets the least deviations: one length for all numbers of a target, LEAST_STD of the spread of the
+        one that is spread most. A number that hardly varies would ask for tenths of millimetres.
+        """
+        for index, (name, _) in enumerate(self.signals.targets):
+            head = heads[name]
+            assert isinstance(head, TargetHead)
+            here = slice(index * self.length, (index + 1) * self.length)
+            self.least[here] = LEAST_STD * head.scale.max() / head.scale
 
     def initial(self, rows: int) -> Tensor:
         """Of which nothing is known: [rows, W]."""

@@ -10,8 +10,7 @@ from hypothesis import strategies as st
 
 from rssm_ros.contract import find_contract
 from rssm_ros.world_model import Signals, WorldModel, WorldModelError, preset
-from rssm_ros.world_model.heads import MINIMUM_STD
-from rssm_ros.world_model.tracking import FELT, Seen, Tracker, seeing_loss
+from rssm_ros.world_model.tracking import FELT, LEAST_STD, Seen, Tracker, seeing_loss
 
 SIGNALS = Signals.from_contract(find_contract("manipulator"))
 B, T, D, K = 3, 2, 2, 5
@@ -150,7 +149,24 @@ def test_deviations_have_a_floor_and_targets_their_own_numbers(tracker):
     torch.testing.assert_close(targets["destination"][0], track[:, 2:4])
     torch.testing.assert_close(targets["package"][1], torch.exp(0.5 * track[:, 4:6]))
     for _, std in targets.values():
-        assert (std >= MINIMUM_STD - 1e-6).all()
+        assert (std >= LEAST_STD - 1e-6).all()
+
+
+@torch.no_grad()
+def test_the_least_deviation_is_one_length_for_all_numbers_of_a_target():
+    tracker, world_model = made(), WorldModel(SIGNALS, preset("debug"))
+    heads = dict(world_model.target_heads.items())
+    heads["package"].scale.copy_(torch.tensor([0.5, 0.1]))
+    tracker.scaled(heads)
+    torch.testing.assert_close(tracker.least, LEAST_STD * torch.tensor([1.0, 5.0, 1.0, 1.0]))
+    inputs = tick(tracker, torch.Generator().manual_seed(9))
+    sure = inputs["seen"].detections.clone()
+    sure[..., 0, 0], sure[..., 0, 3:] = 200.0, 1e-4
+    with torch.no_grad():
+        tracker.out.weight.zero_()
+        tracker.out.bias.fill_(-30.0)
+    std = tracker.targets_of(tracker(**{**inputs, "seen": inputs["seen"]._replace(detections=sure)}))
+    torch.testing.assert_close(std["package"][1], tracker.least[:2].expand(B, -1), atol=1e-4, rtol=1e-3)
 
 
 @torch.no_grad()
