@@ -27,7 +27,8 @@ def model_card(bundle: Bundle, folder: Path) -> str:
                 "actions": ", ".join(contract.channels),
                 "targets": ", ".join(f"{t.name} ({', '.join(t.fields)}; {t.unit})" for t in contract.targets),
                 "rate": f"{contract.rate} ticks a second, actuation delay {contract.actuation_delay}",
-                "latent": f"deter {latent.deter}, {latent.kind} stoch {latent.stoch} x {latent.classes}",
+                "latent": f"deter {latent.deter}, {latent.kind} stoch {latent.stoch} x {latent.classes}"
+                + (f"; the last {latent.track} of deter are a tracker's" if latent.track else ""),
                 "imagination": f"{latent.horizon} ticks in rollout.onnx",
             }
         ),

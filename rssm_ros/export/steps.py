@@ -126,8 +126,8 @@ class Predict(nn.Module):
     def forward(self, deter: Tensor, stoch: Tensor, action: Tensor, is_first: Tensor, noise: Tensor) -> Named:
         """deter [N, D], stoch [N, S], action [N, A], is_first [N] bool, noise [N, S] -> outputs by name."""
         after, prior = self.prior(deter, stoch, action, is_first)
-        out = self.outcome(after, prior, noise)
-        out = self.tracked(out, deter, action, is_first)
+        out, features = self.outcome(after, prior, noise)
+        out = self.tracked(out, features, deter, action, is_first)
         return {**out, "prior": prior, "prior_entropy": self.latent.entropy(prior)}
 
     def prior(self, deter: Tensor, stoch: Tensor, action: Tensor, is_first: Tensor) -> tuple[Tensor, Tensor]:
@@ -137,8 +137,8 @@ class Predict(nn.Module):
         deter = self.core(deter, sample, action)
         return deter, rssm.prior(deter)
 
-    def outcome(self, deter: Tensor, distribution: Tensor, noise: Tensor) -> Named:
-        """The sampled state and what the heads say of it."""
+    def outcome(self, deter: Tensor, distribution: Tensor, noise: Tensor) -> tuple[Named, Tensor]:
+        """The sampled state and what the heads say of it; and its features [N, F]."""
         stoch, sample = drawn(self.latent, distribution, noise)
         features = torch.cat([deter, sample.flatten(1)], -1)
         out = {
@@ -149,10 +149,16 @@ class Predict(nn.Module):
         }
         for name, (mean, std) in self.world_model.predict_target(features).items():
             out |= {f"target_{name}_mean": mean, f"target_{name}_std": std}
-        return out
+        return out, features
 
     def tracked(
-        self, out: Named, before: Tensor, action: Tensor, is_first: Tensor, seen: Seen | None = None
+        self,
+        out: Named,
+        features: Tensor,
+        before: Tensor,
+        action: Tensor,
+        is_first: Tensor,
+        seen: Seen | None = None,
     ) -> Named:
         """`outcome` with the tracker's targets instead of the heads', and its numbers behind deter.
 
@@ -164,7 +170,6 @@ class Predict(nn.Module):
         first = is_first.unsqueeze(-1)
         track = before[..., self.world_model.sizes.deter :]
         track, action = (torch.where(first, part.new_zeros(()), part) for part in (track, action))
-        features = torch.cat([out["next_deter"], opened(self.latent, out["next_stoch"]).flatten(1)], -1)
         track = self.followed(track, features, action, tracker.unseen() if seen is None else seen)
         return out | {"next_deter": torch.cat([out["next_deter"], track], -1)} | self.places(track)
 
@@ -222,8 +227,9 @@ class Filter(Predict):
         tokens, found = self.split(dict(zip(self.names, seen[0::2])), presence)
         after, prior = self.prior(deter, stoch, action, is_first)
         posterior, weight = self.weighed(after, prior, tokens, presence)
+        out, features = self.outcome(after, posterior, noise)
         return {
-            **self.tracked(self.outcome(after, posterior, noise), deter, action, is_first, found),
+            **self.tracked(out, features, deter, action, is_first, found),
             **weight,
             "prior": prior,
             "prior_entropy": self.latent.entropy(prior),

@@ -87,9 +87,10 @@ def start_from(
     """Weights only: optimizer, step and budget begin anew (a further round on more data).
 
     The contract may have gained targets since: their heads start untrained. With `encoders_only` nothing but
-    what the run learnt to see is taken, and all else may differ: posterior, latent, core. A tracker is never
-    taken: it knows another world model; `beside`: the learner has one of its own, untrained. Returns the
-    chain of runs that the weights come from. TrainingError if they do not fit.
+    what the run learnt to see is taken, and all else may differ: posterior, latent, core. A tracker is taken
+    only where the learner has one as well, `beside`; another round of the world model leaves it behind, as it
+    knows the one before. Returns the chain of runs that the weights come from. TrainingError if they do not
+    fit.
     """
     saved = checkpoint.read_world_model(run)
     then, now = Sizes.from_dict(saved.state["sizes"]).conv, learner.world_model.sizes.conv
@@ -97,7 +98,9 @@ def start_from(
         raise TrainingError(f"--start-from {run}: its convolutions are {then!r}; add --conv {then}")
     parts = SEEING if encoders_only else ("",)
     tracker = f"{checkpoint.TRACKER}."
-    taken = {n: v for n, v in saved.model.items() if n.startswith(parts) and not n.startswith(tracker)}
+    taken = {name: value for name, value in saved.model.items() if name.startswith(parts)}
+    if not beside:
+        taken = {name: value for name, value in taken.items() if not name.startswith(tracker)}
     refusal = f"--start-from {run}: its weights do not fit this preset and contract"
     try:
         found = learner.load_state_dict(taken, strict=False)
@@ -106,7 +109,7 @@ def start_from(
     known = {name for name, _ in Signals.from_dict(saved.state["signals"]).targets}
     added = [name for name, _ in signals.targets if name not in known]
     fresh = tuple(f"{part}.{name}." for name in added for part in ("world_model.target_heads", "perception"))
-    fresh += (tracker,) if beside else ()
+    fresh += (tracker,) if beside and checkpoint.TRACKER not in saved.state else ()
     missing = [name for name in found.missing_keys if name.startswith(parts) and not name.startswith(fresh)]
     if missing or found.unexpected_keys:
         raise TrainingError(f"{refusal} (first: {(missing + found.unexpected_keys)[0]})")

@@ -20,7 +20,10 @@ from rssm_ros.training.tracking import TrackerLearner, TrackerUpdate
 
 
 class TrackerTrainer(Run):
-    """The tracker of `start_from`'s world model. Its checkpoints hold that model, too: export them."""
+    """The tracker of `start_from`'s world model: a new one, or a further round of the one it has.
+
+    Its checkpoints hold that model, too: export them.
+    """
 
     learner: TrackerLearner
 
@@ -56,8 +59,9 @@ class TrackerTrainer(Run):
         if self.start_from is None:
             raise TrainingError("a tracker stands beside a trained world model: give one, --start-from RUN")
         chain = restore.start_from(self.start_from, self.learner, self.signals, beside=True)
-        self.learner.tracker.scaled(dict(self.learner.world_model.target_heads.items()))
         state = checkpoint.read_state(self.start_from)
+        if checkpoint.TRACKER not in state:
+            self.learner.tracker.scaled(dict(self.learner.world_model.target_heads.items()))
         self.before = {"chain": chain} | {
             name: state.get(name) or {} for name in ("climatology", "validation")
         }

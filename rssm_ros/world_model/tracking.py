@@ -212,11 +212,11 @@ class Tracker(nn.Module):
         doubt [B, 1, T, 1, d]: variance that a picture is trusted less by; nothing [B, T]: nats of a picture
         that says nothing of the target.
         """
-        share, mean, std = torch.split(said, [1, self.length, self.length], -1)
+        share, mean, std = _parts(said)
         prior = variance.unsqueeze(-2)
         total = prior + std.square() + doubt  # [B, 2, T, K, d]
         error = mean - place.unsqueeze(-2)
-        nats = share.squeeze(-1) - 0.5 * (error.square() / total + torch.log(total)).sum(-1)
+        nats = share - 0.5 * (error.square() / total + torch.log(total)).sum(-1)
         blank = nothing.reshape(-1, 1, self.targets, 1).expand(-1, 2, -1, -1)
         nats = torch.cat([nats, blank], -1)  # [B, 2, T, K + 1]
         area = torch.logsumexp(nats, -1)
@@ -271,15 +271,20 @@ class Tracker(nn.Module):
         return found
 
 
+def _parts(said: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """[..., 1 + 2 d] -> log share [...], means and deviations [..., d]."""
+    length = (said.shape[-1] - 1) // 2
+    return said[..., 0], said[..., 1 : 1 + length], said[..., 1 + length :]
+
+
 def seeing_loss(said: Tensor, label: Tensor) -> Tensor:
     """-log density of labels in what one picture says: [B, T, C, 1 + 2 d], [B, T, d] -> [B, T] nats, 0 where
     a label is NaN.
     """
-    length = label.shape[-1]
-    share, mean, std = torch.split(said, [1, length, length], -1)
+    share, mean, std = _parts(said)
     known = ~torch.isnan(label).any(-1)
     goal = torch.where(known.unsqueeze(-1), label, label.new_zeros(()))
     error = (goal.unsqueeze(-2) - mean) / std
     log_normal = -(0.5 * error.square() + torch.log(std)).sum(-1)
-    nats = -torch.logsumexp(share.squeeze(-1) + log_normal, -1)
+    nats = -torch.logsumexp(share + log_normal, -1)
     return torch.where(known, nats, nats.new_zeros(()))

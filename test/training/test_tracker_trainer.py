@@ -107,6 +107,15 @@ def test_a_bundle_of_it_proves_itself_and_follows_targets_by_the_tracker(run, tm
     assert list(told["training"]["stages"]) == ["1 model", "2 tracked"]
 
 
+def test_a_further_round_of_the_tracker_begins_with_what_it_has_learnt(run, data, tmp_path):
+    started = tracked(SHORT, data, tmp_path / "next", start_from=run)
+    own = started.learner.state_dict()
+    started.close()
+    then = checkpoint.read(run)
+    assert all(torch.equal(value, own[name]) for name, value in then.model.items())
+    assert [stage["name"] for stage in started.before["chain"]] == ["model", "tracked"]
+
+
 def test_a_further_round_of_the_model_leaves_the_tracker_behind(run, data, tmp_path):
     started = trainer(replace(TINY, steps=3), data, tmp_path / "next", start_from=run)
     started.close()
