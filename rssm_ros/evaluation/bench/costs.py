@@ -14,6 +14,7 @@ from rssm_ros.evaluation.bench.rows import Part, scaled
 from rssm_ros.world_model import WorldModel
 from rssm_ros.world_model.decoder import ImageDecoder
 from rssm_ros.world_model.encoder import ImageEncoder
+from rssm_ros.world_model.tracking import Tracker
 
 SEES = ("posterior", "product")  # how RSSM's own names of what sees tokens begin
 AT_ONCE = ("prior", "input_action", "plain.of_action")  # ... of what needs no state of an earlier tick
@@ -93,6 +94,22 @@ def head_parts(model: WorldModel) -> list[Part]:
     for name, head in model.target_heads.items():
         parts += linear_parts(head, f"heads.target_{name}")
     return parts
+
+
+def tracker_parts(tracker: Tracker | None, particles: int = 1) -> list[Part]:
+    """What a tracker adds to a tick of `particles`, its detector's look at one picture included."""
+    if tracker is None:
+        return []
+    detector, cells = tracker.detector, tracker.detector.anchors.shape[0]
+    alike = {"finest": detector.finest, "same": detector.same, "out": detector.out}
+    alike |= {f"conv{index}": conv for index, conv in enumerate(detector.convs)}  # type: ignore[misc]
+    seen = [_convolution(conv, f"encode.detector.{name}", cells) for name, conv in alike.items()]
+    for index, conv in enumerate(detector.coarser):
+        assert isinstance(conv, nn.Conv2d)
+        seen.append(_convolution(conv, f"encode.detector.coarser{index}", cells // 4 ** (index + 1)))
+    parts = [part for part in linear_parts(tracker, "tracker") if ".detector." not in part.name]
+    shared = [part for part in parts if ".felt." in part.name]  # of joints, which all particles share
+    return seen + shared + scaled([part for part in parts if part not in shared], particles)
 
 
 def rollout_parts(model: WorldModel, starts: int, horizon: int) -> list[Part]:

@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from rssm_ros import paths
 from rssm_ros.contract import Contract, ObservationSpec
-from rssm_ros.evaluation.bench.costs import encoder_parts, filter_parts
+from rssm_ros.evaluation.bench.costs import encoder_parts, filter_parts, tracker_parts
 from rssm_ros.evaluation.bench.models import camera_contract, core_graph, temporary_bundle
 from rssm_ros.evaluation.bench.rows import Row
 from rssm_ros.evaluation.bench.setting import Bench
@@ -25,6 +25,7 @@ from rssm_ros.online.preprocess import prepare
 from rssm_ros.online.session import Session
 from rssm_ros.online.steps import initial_state
 from rssm_ros.world_model import Signals, Sizes, WorldModel
+from rssm_ros.world_model.tracking import Tracker
 
 Array = npt.NDArray[Any]
 PARTICLES = 32
@@ -71,7 +72,8 @@ def rows(bench: Bench) -> list[Row]:
                 found += _preset(bench, size, conv, Path(made), core=not found and backend == DEFAULT)
     world_model = described(session)
     conv = world_model.sizes.conv
-    found += _steps(bench, world_model, session, session.bundle.name, conv)
+    tracker = Tracker(world_model) if session.latent.track else None
+    found += _steps(bench, world_model, session, session.bundle.name, conv, tracker)
     found += _replay(bench, session, conv)
     if bench.request.steps:
         found.append(_soak(bench, session, conv))
@@ -118,14 +120,16 @@ def _core(bench: Bench, model: WorldModel, session: Session, folder: Path) -> Ro
     return bench.row("filter", "core", 1, timing, filter_parts(model, heads=False), backend=DEFAULT)
 
 
-def _steps(bench: Bench, model: WorldModel, session: Session, size: str, conv: str) -> list[Row]:
+def _steps(
+    bench: Bench, model: WorldModel, session: Session, size: str, conv: str, tracker: Tracker | None = None
+) -> list[Row]:
     """Observations in, all outputs out, for one particle and for many."""
     seen = [part for name, encoder in model.encoders.items() for part in encoder_parts(encoder, "encode")]
     found = []
     for particles in (1, PARTICLES):
         session.warm_up(particles)
         tick = Tick(session, particles)
-        parts = seen + filter_parts(model, particles)
+        parts = seen + filter_parts(model, particles) + tracker_parts(tracker, particles)
         timing = bench.time(tick.whole)
         where = {"encode": bench.time(tick.encode).to_dict(), "step": bench.time(tick.step).to_dict()}
         told: dict[str, Any] = {"size": size, **_computed_by(session)}

@@ -21,6 +21,7 @@ from rssm_ros.training.learner import Learner
 from rssm_ros.training.machine import compile_parts
 from rssm_ros.training.options import Options
 from rssm_ros.world_model import Signals, WorldModel, preset
+from rssm_ros.world_model.tracking import Tracker
 from test.bundles import tiny_bundle
 
 KEYS = {"name", "size", "variant", "batch", "threads", "backend", "device", "dtype"}
@@ -101,6 +102,24 @@ def test_counts_agree_with_torch(conv: str, posterior: str) -> None:
     for decoders in (model.image_decoders, model.vector_decoders):
         parts += [part for name, module in decoders.items() for part in costs.decoder_parts(module, name)]
     assert sum(part.operations for part in parts) == counter.get_total_flops()
+
+
+def test_a_tracker_is_counted_as_torch_counts_it() -> None:
+    model = size_of_tiny()
+    tracker = Tracker(model)
+    maps = model.encoders["camera"].maps(torch.zeros(1, 64, 64, 3, dtype=torch.uint8))
+    heads = (torch.zeros(1, tracker.numbers), torch.ones(1, tracker.numbers))
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        said = tracker.detector.likeliest(tracker.detector(maps))
+        seen = tracker.unseen()._replace(detections=said)
+        tracker(tracker.initial(1), torch.zeros(1, model.sizes.features), heads, torch.zeros(1, 6), seen)
+    assert sum(part.operations for part in costs.tracker_parts(tracker)) == counter.get_total_flops()
+    one, many = (costs.tracker_parts(tracker, particles) for particles in (1, 32))
+    often = {a.name for a, b in zip(one, many, strict=True) if b.operations == 32 * a.operations}
+    assert {part.name for part in one} - often == {
+        part.name for part in one if part.name.startswith("encode.") or ".felt." in part.name
+    }
+    assert costs.tracker_parts(None) == []
 
 
 @pytest.mark.parametrize("particles", [1, 7])
@@ -195,10 +214,11 @@ def test_training_is_measured_compiled_too_where_that_is_asked_for(monkeypatch: 
     assert "peak_memory_gb" not in found[1].parts  # a GPU's
 
 
-def test_rows_of_the_filter_name_every_case(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("variant", ["concat", "tracked"])
+def test_rows_of_the_filter_name_every_case(monkeypatch: pytest.MonkeyPatch, variant: str) -> None:
     """Sizes, convolutions, particles, the bundle, a replay of the whole window, and images."""
     monkeypatch.setattr(ticks, "SMALL", "debug")
-    bench = Bench(replace(QUICK, bundle=tiny_bundle(), convolutions=("strided",)))
+    bench = Bench(replace(QUICK, bundle=tiny_bundle(variant), convolutions=("strided",)))
     monkeypatch.setattr(bench.peaks, "operations", Known().operations)
     monkeypatch.setattr(bench.peaks, "bandwidth", Known().bandwidth)
     monkeypatch.setattr(ticks, "described", lambda session: size_of_tiny())
