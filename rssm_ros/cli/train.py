@@ -167,10 +167,7 @@ def chosen_options(arguments: argparse.Namespace, given: Sequence[str]) -> "Opti
     from rssm_ros.training.options import Options, options
 
     if arguments.resume and checkpoint.steps(arguments.out):
-        state = checkpoint.read_state(arguments.out)
-        if "options" not in state:
-            raise TrainingError(f"{arguments.out}: its checkpoint has no options; choose a new --out")
-        chosen = Options.from_dict(state["options"])
+        chosen = Options.from_dict(checkpoint.read_options(arguments.out))
         if arguments.preset not in (None, chosen.preset):
             raise TrainingError(
                 f"--resume: --preset {arguments.preset} differs from the checkpoint's, {chosen.preset}; "

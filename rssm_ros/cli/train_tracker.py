@@ -11,16 +11,10 @@ from rssm_ros.cli.train import OF_EVERY_RUN, add_run_options, chosen_options, go
 EXAMPLES = """examples:
   rssm train-tracker --start-from runs/fifth --data data/expert data/dagger-1 --out runs/tracked --minutes 45
   rssm export runs/tracked --out models/mine"""
-# What differs from the schedule of the model it stands beside, unless the command line says otherwise.
-OWN = {
-    "batch": 32,
-    "length": 40,
-    "chunks": 10,
-    "rate": 4e-3,
-    "warmup": 100,
-    "decay": True,
-    "autocast": False,
-}
+# What differs from the options of the model it stands beside, unless the command line says otherwise.
+OWN = {"batch": 32, "length": 40, "chunks": 10, "rate": 4e-3, "warmup": 100, "decay": True}
+# ... and what means nothing to a tracker.
+NONE = {"imagination_fraction": 0.0, "compile": False, "replay_latents": False, "wandb": False}
 
 
 def add_parser(subparsers: Any) -> None:
@@ -42,15 +36,23 @@ def run(arguments: argparse.Namespace) -> int:
     """Trains; 0 when the budget was spent, 130 when Ctrl-C or SIGTERM stopped it before, with all saved."""
     from rssm_ros.contract import find_contract
     from rssm_ros.training import checkpoint, distributed
+    from rssm_ros.training.errors import TrainingError
     from rssm_ros.training.options import Options
     from rssm_ros.training.tracker_trainer import TrackerTrainer
 
     options = chosen_options(arguments, OF_EVERY_RUN)
-    if arguments.start_from is not None and not arguments.resume:
-        before = Options.from_dict(checkpoint.read_state(arguments.start_from)["options"])
+    begins = not (arguments.resume and checkpoint.steps(arguments.out))
+    if begins and arguments.start_from is not None:
+        before = Options.from_dict(checkpoint.read_options(arguments.start_from))
+        if arguments.preset not in (None, before.preset):
+            raise TrainingError(
+                f"--preset {arguments.preset}: the model of {arguments.start_from} is {before.preset!r}, "
+                "and so is what stands beside it; leave it out"
+            )
         own = {name: value for name, value in OWN.items() if getattr(arguments, name, None) is None}
         said = {name: getattr(options, name) for name in OF_EVERY_RUN}
-        options = replace(before, **{**said, **own})
+        scales = replace(before.scales, overshoot=0.0)
+        options = replace(before, **{**said, **own, **NONE, "scales": scales})
     try:
         trainer = TrackerTrainer(
             options,

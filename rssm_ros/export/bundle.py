@@ -156,7 +156,7 @@ def _graphs(
                 outputs = module(*inputs.values())
             golden.record(arrays, name, case, inputs, outputs, scale[-1])
 
-    made = [golden.observations(contract, generator) for _ in range(2)]
+    made = [golden.looked_at(contract, tracker, world_model, generator) for _ in range(2)]
     for name in world_model.rssm.tokens:
         write(f"encode_{name}", Encode(world_model, name, tracker), [{"value": m[name]} for m in made], set())
     step = Filter(world_model, tracker)

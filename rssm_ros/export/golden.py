@@ -8,10 +8,13 @@ import torch
 from torch import Tensor, nn
 
 from rssm_ros.contract import Contract
-from rssm_ros.export.steps import Encode, Filter, Named, Rollout, drawn, opened, own
+from rssm_ros.export.steps import Encode, Filter, Named, Rollout, drawn, opened, own_part
 from rssm_ros.online.steps import Array
+from rssm_ros.world_model import WorldModel
+from rssm_ros.world_model.encoder import ImageEncoder
 from rssm_ros.world_model.heads import TwoHotHead
 from rssm_ros.world_model.latents import Latent
+from rssm_ros.world_model.tracking import Tracker
 
 MARGIN = 1e-3  # least distance of a uniform from every edge of the distribution function
 PARTICLES = 3
@@ -44,6 +47,22 @@ def observations(contract: Contract, generator: torch.Generator) -> Named:
         else:
             made[spec.name] = torch.randn((1, *spec.shape), generator=generator)
     return made
+
+
+def looked_at(
+    contract: Contract, tracker: Tracker | None, model: WorldModel, generator: torch.Generator
+) -> Named:
+    """`observations` whose picture leaves a tracker no doubt about which cells are its likeliest."""
+    while True:
+        made = observations(contract, generator)
+        if tracker is None:
+            return made
+        encoder = model.encoders[tracker.image]
+        assert isinstance(encoder, ImageEncoder)
+        shares = tracker.detector(encoder.maps(made[tracker.image]))[..., 0].sort(-1, descending=True).values
+        kept = tracker.detector.kept
+        if kept == shares.shape[-1] or (shares[..., kept - 1] - shares[..., kept] >= MARGIN).all():
+            return made
 
 
 def presence_patterns(names: list[str]) -> list[set[str]]:
@@ -100,7 +119,8 @@ def rollout_inputs(step: Rollout, deter: Tensor, stoch: Tensor, generator: torch
     """rollout.onnx from a state, its noise clear of the edges met on the way."""
     rssm, rows = step.world_model.rssm, len(deter)
     actions = torch.rand(rows, step.horizon, rssm.action_dim, generator=generator) * 2 - 1
-    noises, h, sample = [], own(step.world_model, deter), opened(step.latent, stoch)
+    h = own_part(deter, step.world_model.sizes.deter)
+    noises, sample = [], opened(step.latent, stoch)
     for tick in range(step.horizon):
         h = step.core(h, sample, actions[:, tick])
         probs = rssm.prior(h)

@@ -63,9 +63,8 @@ class Encode(nn.Module):
         return {"tokens": torch.cat([self.encoder.flat(maps), said.flatten(1)], -1)}
 
 
-def own(world_model: WorldModel, deter: Tensor) -> Tensor:
+def own_part(deter: Tensor, size: int) -> Tensor:
     """The model's own part of what is carried as deter: [..., D + W] -> [..., D]."""
-    size = world_model.sizes.deter
     return deter if deter.shape[-1] == size else deter[..., :size]
 
 
@@ -132,7 +131,7 @@ class Predict(nn.Module):
 
     def prior(self, deter: Tensor, stoch: Tensor, action: Tensor, is_first: Tensor) -> tuple[Tensor, Tensor]:
         """-> the model's own deter', prior [N, S, P]."""
-        rssm, deter = self.world_model.rssm, own(self.world_model, deter)
+        rssm, deter = self.world_model.rssm, own_part(deter, self.world_model.sizes.deter)
         deter, sample, action = rssm.reset(deter, opened(self.latent, stoch), action, is_first)
         deter = self.core(deter, sample, action)
         return deter, rssm.prior(deter)
@@ -176,9 +175,8 @@ class Predict(nn.Module):
     def followed(self, track: Tensor, features: Tensor, action: Tensor, seen: Seen) -> Tensor:
         """One tick of the tracker: [N, W]."""
         assert self.tracker is not None
-        said = [head.normalised(features) for head in self._heads().values()]
-        mean, std = (torch.cat(parts, -1) for parts in zip(*said, strict=True))
-        result: Tensor = self.tracker(track, features, (mean, std), action, seen)
+        heads = self.world_model.normalised_targets(features)
+        result: Tensor = self.tracker(track, features, heads, action, seen)
         return result
 
     def places(self, track: Tensor) -> Named:
@@ -186,14 +184,11 @@ class Predict(nn.Module):
         assert self.tracker is not None
         out: Named = {}
         for name, (mean, std) in self.tracker.targets_of(track).items():
-            head = self._heads()[name]
+            head = self.world_model.target_heads[name]
+            assert isinstance(head, TargetHead)
             out |= {f"target_{name}_mean": mean * head.scale + head.offset}
             out |= {f"target_{name}_std": std * head.scale}
         return out
-
-    def _heads(self) -> dict[str, TargetHead]:
-        heads = dict(self.world_model.target_heads.items())
-        return {name: head for name, head in heads.items() if isinstance(head, TargetHead)}
 
 
 class Filter(Predict):
@@ -292,7 +287,7 @@ class Rollout(Predict):
         returns = r_1 + c_1 r_2 + c_1 c_2 r_3 ... over H ticks; values = c_1 ... c_H v(last state).
         """
         rssm, sample, features = self.world_model.rssm, opened(self.latent, stoch), []
-        carried, deter = deter, own(self.world_model, deter)
+        carried, deter = deter, own_part(deter, self.world_model.sizes.deter)
         for tick in range(self.horizon):
             deter = self.core(deter, sample, actions[:, tick])
             _, sample = drawn(self.latent, rssm.prior(deter), noise[:, tick])
@@ -331,11 +326,11 @@ class Act(nn.Module):
 
     def __init__(self, world_model: WorldModel, actor: Actor) -> None:
         super().__init__()
-        self.world_model, self.latent, self.actor = world_model, world_model.rssm.latent, actor
+        self.latent, self.actor, self.size = world_model.rssm.latent, actor, world_model.sizes.deter
 
     def forward(self, deter: Tensor, stoch: Tensor) -> Named:
         """deter [N, D], stoch [N, S] -> mean, std [N, A]."""
-        mean, std = self.actor(State(own(self.world_model, deter), opened(self.latent, stoch)).features)
+        mean, std = self.actor(State(own_part(deter, self.size), opened(self.latent, stoch)).features)
         return {"mean": mean, "std": std}
 
 
@@ -348,5 +343,6 @@ class Decode(nn.Module):
 
     def forward(self, deter: Tensor, stoch: Tensor) -> Named:
         """deter [N, D], stoch [N, S] -> {image: [N, H, W, C] in 0..1}."""
-        state = State(own(self.world_model, deter), opened(self.world_model.rssm.latent, stoch))
+        own, latent = own_part(deter, self.world_model.sizes.deter), self.world_model.rssm.latent
+        state = State(own, opened(latent, stoch))
         return self.world_model.decode(state.features)

@@ -198,6 +198,14 @@ def read_state(directory: Path) -> dict[str, Any]:
     return state
 
 
+def read_options(directory: Path) -> dict[str, Any]:
+    """What a run was told, for `Options.from_dict`; TrainingError if its checkpoint does not say."""
+    options = read_state(directory).get("options")
+    if not isinstance(options, dict):
+        raise TrainingError(f"{directory}: its checkpoint has no options; choose another run")
+    return options
+
+
 def stage(state: Mapping[str, Any]) -> dict[str, Any]:
     """What a run's successors remember of it: one entry of a `chain`."""
     kept = ("name", "step", "elapsed_s", "ticks", "options", "data", "commit", "hardware")
@@ -231,6 +239,8 @@ def load_tracker(directory: Path | str, world_model: WorldModel, state: Mapping[
         return None
     tracker, prefix = Tracker(world_model), f"{TRACKER}."
     saved = read_tracker(Path(directory))
+    if saved.state["step"] != state["step"]:
+        raise TrainingError(f"{directory}: the run has gone on meanwhile; export again")
     own = {n.removeprefix(prefix): value for n, value in saved.model.items() if n.startswith(prefix)}
     fill(tracker, own, str(directory))
     return tracker.eval().requires_grad_(False)

@@ -108,6 +108,10 @@ def start_from(
         raise TrainingError(refusal) from error
     known = {name for name, _ in Signals.from_dict(saved.state["signals"]).targets}
     added = [name for name, _ in signals.targets if name not in known]
+    if beside and added:
+        raise TrainingError(
+            f"--start-from {run}: its model knows nothing of {', '.join(added)}; teach it with `rssm train`"
+        )
     fresh = tuple(f"{part}.{name}." for name in added for part in ("world_model.target_heads", "perception"))
     fresh += (tracker,) if beside and checkpoint.TRACKER not in saved.state else ()
     missing = [name for name in found.missing_keys if name.startswith(parts) and not name.startswith(fresh)]
@@ -115,4 +119,6 @@ def start_from(
         raise TrainingError(f"{refusal} (first: {(missing + found.unexpected_keys)[0]})")
     earlier = {"name": run.resolve().name, **saved.state}  # runs of old versions do not know their name
     stage = checkpoint.stage(earlier)
+    if checkpoint.TRACKER in saved.state and not beside:
+        return list(saved.state["chain"][: saved.state["models"]])  # the others taught it nothing
     return [*saved.state.get("chain", []), {**stage, "taken": "encoders only"} if encoders_only else stage]

@@ -18,6 +18,8 @@ from rssm_ros.training.replay import Batch
 from rssm_ros.training.run import Pass, Run
 from rssm_ros.training.tracking import TrackerLearner, TrackerUpdate
 
+KEPT = ("chain", "models", "climatology", "validation")  # of a state, what does not change
+
 
 class TrackerTrainer(Run):
     """The tracker of `start_from`'s world model: a new one, or a further round of the one it has.
@@ -54,7 +56,7 @@ class TrackerTrainer(Run):
     def _begin(self, held: ExitStack, saved: checkpoint.Saved | None) -> None:
         super()._begin(held, saved)
         if saved is not None:
-            self.before = {name: saved.state[name] for name in ("chain", "climatology", "validation")}
+            self.before = {name: saved.state[name] for name in KEPT}
             return
         if self.start_from is None:
             raise TrainingError("a tracker stands beside a trained world model: give one, --start-from RUN")
@@ -62,8 +64,14 @@ class TrackerTrainer(Run):
         state = checkpoint.read_state(self.start_from)
         if checkpoint.TRACKER not in state:
             self.learner.tracker.scaled(dict(self.learner.world_model.target_heads.items()))
-        self.before = {"chain": chain} | {
-            name: state.get(name) or {} for name in ("climatology", "validation")
+        # How many of the chain's runs taught the model: those before the first one of a tracker.
+        models = state["models"] if checkpoint.TRACKER in state else len(chain)
+        validation = {k: v for k, v in (state.get("validation") or {}).items() if k.startswith("surprise")}
+        self.before = {
+            "chain": chain,
+            "models": models,
+            "climatology": state.get("climatology") or {},
+            "validation": validation,  # errors of targets are those of heads that nobody asks any more
         }
 
     def _pass(self, batch: Batch) -> Pass:

@@ -18,7 +18,6 @@ from rssm_ros.training.options import Options
 from rssm_ros.training.replay import Batch
 from rssm_ros.world_model import Signals, Sizes, State, losses
 from rssm_ros.world_model.encoder import ImageEncoder, absent_filled
-from rssm_ros.world_model.heads import TargetHead
 from rssm_ros.world_model.layers import wide
 from rssm_ros.world_model.tracking import Seen, Tracker, seeing_loss
 
@@ -69,9 +68,7 @@ class TrackerLearner(Learner):
         detections = detections.reshape(rows, ticks, *detections.shape[1:])
         before = carried["track"] if carried else self.tracker.initial(rows)
         tracks = self._followed(known, batch, detections, before)
-        place, log_variance, _ = torch.split(
-            tracks, [label.shape[-1], label.shape[-1], tracks.shape[-1] - 2 * label.shape[-1]], -1
-        )
+        place, log_variance, _ = self.tracker.parts(tracks)
         tracking = normal_loss(place, log_variance, label, ~torch.isnan(label))
         loss = seeing + tracking
         last = {"deter": known.last.deter, "stoch": known.last.stoch, "track": tracks[:, -1].detach()}
@@ -94,18 +91,12 @@ class TrackerLearner(Learner):
         draw = partial(_draw, self, ticks, noise)
         shock = self.world.draw(draw, rows)
         beliefs = wm.observe(tokens, presence, batch["action"], batch["is_first"], shock, state)
-        means, stds = [], []
-        for head in wm.target_heads.values():
-            assert isinstance(head, TargetHead)
-            mean, std = head.normalised(beliefs.features)
-            means.append(mean)
-            stds.append(std)
         return Known(
             maps,
             self.tracker.vectors(tokens, presence),
             torch.stack([presence[name] for name in wm.signals.modalities], -1),
             beliefs.features,
-            (torch.cat(means, -1), torch.cat(stds, -1)),
+            wm.normalised_targets(beliefs.features),
             State(beliefs.deter[:, -1], beliefs.stoch[:, -1]),
         )
 

@@ -245,6 +245,15 @@ class WorldModel(nn.Module):
         """[..., F] -> {name: (mean [..., d], std [..., d])} in the contract's units."""
         return {name: head(features) for name, head in self.target_heads.items()}
 
+    def normalised_targets(self, features: Tensor) -> tuple[Tensor, Tensor]:
+        """[..., F] -> means and stds of all targets side by side [..., S], in units of their spread."""
+        said = []
+        for head in self.target_heads.values():
+            assert isinstance(head, TargetHead)
+            said.append(head.normalised(features))
+        means, stds = zip(*said, strict=True)
+        return torch.cat(means, -1), torch.cat(stds, -1)
+
     def predict_reward(self, features: Tensor) -> Tensor:
         """[..., F] -> expected reward [...] of the tick that led here."""
         return self.reward_head.mean(self.reward_head(features))

@@ -157,7 +157,7 @@ class Tracker(nn.Module):
         [B, S], the action before it [B, A] -> track [B, W].
         """
         s, t, rows = self.numbers, self.targets, track.shape[0]
-        place, log_variance, recurrent = torch.split(track, [s, s, RECURRENT], -1)
+        place, log_variance, recurrent = self.parts(track)
         mean, std = heads
         parts = [F.silu(self.context(features))]
         if self.felt is not None:
@@ -174,8 +174,8 @@ class Tracker(nn.Module):
         place = self._pairs(place + MOVED * shift, mean + ELSEWHERE * off)
         variance = self._pairs(moved, begun)
         if seen.detections is not None:
-            trust = (DOUBT * F.softplus(doubt - 3.0)).square().reshape(rows, 1, t, 1, self.length)
-            after = self._seen(place, variance, seen.detections.unsqueeze(-4), trust, nothing + NOTHING)
+            doubted = (DOUBT * F.softplus(doubt - 3.0)).square().reshape(rows, 1, t, 1, self.length)
+            after = self._seen(place, variance, seen.detections.unsqueeze(-4), doubted, nothing + NOTHING)
             here = seen.picture.reshape(-1, 1, 1)
             place = torch.where(here.unsqueeze(-1), after[0], place)
             variance = torch.where(here.unsqueeze(-1), after[1], variance)
@@ -191,6 +191,11 @@ class Tracker(nn.Module):
     def _pairs(self, known: Tensor, new: Tensor) -> Tensor:
         """[B, S] x 2 -> [B, 2, T, d]."""
         return torch.stack([known, new], 1).reshape(-1, 2, self.targets, self.length)
+
+    def parts(self, track: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """[..., W] -> places, logarithms of variances [..., S], what is remembered besides [..., H]."""
+        place, log_variance, recurrent = torch.split(track, [self.numbers, self.numbers, RECURRENT], -1)
+        return place, log_variance, recurrent
 
     def _remembered(self, read: Tensor, recurrent: Tensor) -> Tensor:
         """A GRU."""
@@ -263,7 +268,7 @@ class Tracker(nn.Module):
 
     def targets_of(self, track: Tensor) -> dict[str, tuple[Tensor, Tensor]]:
         """[..., W] -> {target: mean, std [..., d]} in units of its spread."""
-        place, log_variance, _ = torch.split(track, [self.numbers, self.numbers, RECURRENT], -1)
+        place, log_variance, _ = self.parts(track)
         std, found, at = torch.exp(0.5 * log_variance), {}, 0
         for name, length in self.signals.targets:
             found[name] = place[..., at : at + length], std[..., at : at + length]

@@ -106,6 +106,46 @@ def test_a_picture_in_plain_view_is_believed_and_one_that_says_nothing_is_not(tr
 
 
 @torch.no_grad()
+@given(seed=st.integers(0, 10**6))
+@settings(max_examples=25)
+def test_a_tick_weighs_the_object_of_before_against_the_one_the_rssm_expects(seed):
+    """One number: the whole tick on a grid, both hypotheses, each times what the picture shows."""
+    draw = torch.Generator().manual_seed(seed)
+    one = replace(SIGNALS, targets=(("height", 1),))
+    tracker = made(one)
+    inputs = tick(tracker, draw, 1)
+    said = mixture(draw, 1)[:, :1, :, [0, 1, 3]]
+    inputs["seen"] = inputs["seen"]._replace(detections=said)
+    caught = {}
+    tracker.out.register_forward_hook(lambda module, _, out: caught.update(out=out))
+    place, log_variance, _ = tracker.parts(tracker(**inputs))
+    shift, shock, doubt, wider, off, nothing, new = caught["out"][0].double().tolist()
+    old_place, old_log_variance, _ = tracker.parts(inputs["track"])
+    mean, std = (float(part) for part in inputs["heads"])
+    x = torch.linspace(-30, 30, 240_001, dtype=torch.float64)
+
+    def softplus(value):
+        return math.log1p(math.exp(value))
+
+    def normal(at, variance):
+        return torch.exp(-0.5 * (x - at) ** 2 / variance) / math.sqrt(2 * math.pi * variance)
+
+    variance = math.exp(float(old_log_variance)) + (0.1 * softplus(shock - 3.0) + 5e-4) ** 2
+    same = normal(float(old_place) + 0.1 * shift, variance)
+    other = normal(mean + 0.2 * off, (std * math.exp(wider)) ** 2)
+    seen = torch.full_like(x, math.exp(nothing - 3.0) / math.sqrt(2 * math.pi))
+    for share, at, width in said[0, 0].double().tolist():
+        seen += math.exp(share) * normal(at, width**2 + (0.05 * softplus(doubt - 3.0)) ** 2)
+    chance = 1.0 / (1.0 + math.exp(5.0 - new))
+    belief = ((1.0 - chance) * same + chance * other) * seen
+    belief /= belief.sum()
+    expected = float((belief * x).sum())
+    spread = float((belief * (x - expected) ** 2).sum())
+    assert float(place) == pytest.approx(expected, abs=2e-3)
+    assert float(torch.exp(log_variance)) == pytest.approx(max(spread, LEAST_STD**2), rel=5e-3, abs=1e-5)
+
+
+@torch.no_grad()
 def test_where_no_picture_came_what_one_would_say_changes_no_bit(tracker):
     draw = torch.Generator().manual_seed(2)
     inputs = tick(tracker, draw)

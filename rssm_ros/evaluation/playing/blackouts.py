@@ -109,7 +109,7 @@ def measure(
                     _rmse(theirs, frame),
                     _rmse(last, frame),
                     _rmse(own, theirs),
-                    float(np.linalg.norm(_features(other) - _features(belief)) / scale),
+                    float(np.linalg.norm(_features(session, other) - _features(session, belief)) / scale),
                 )
             )
             strip = [*(strip if hidden and length > 1 else []), (frame, theirs, own)]
@@ -160,7 +160,7 @@ def _scale(session: Session, recording: Recording, particles: int, seed: int) ->
     """The typical distance between two beliefs of unrelated moments."""
     features = []
     for belief, _ in Replay(session, recording.contract, recording, particles, seed):
-        features.append(_features(belief))
+        features.append(_features(session, belief))
         if len(features) == FRESH:
             break
     table = np.stack(features)
@@ -168,9 +168,10 @@ def _scale(session: Session, recording: Recording, particles: int, seed: int) ->
     return float(np.sqrt(np.square(table - table[order]).sum(-1).mean())) or 1.0
 
 
-def _features(belief: Belief) -> Array:
-    """The deterministic state, mean over particles: [D]."""
-    return np.asarray(np.mean(belief.deter, axis=0, dtype=np.float64))
+def _features(session: Session, belief: Belief) -> Array:
+    """The model's own deterministic state, mean over particles: [D]. A tracker's doubt grows by design."""
+    size = session.latent.deter - session.latent.track
+    return np.asarray(np.mean(belief.deter[:, :size], axis=0, dtype=np.float64))
 
 
 def _decoded(session: Session, belief: Belief, camera: str) -> Array:
