@@ -62,8 +62,7 @@ class TrackerTrainer(Run):
             raise TrainingError("a tracker stands beside a trained world model: give one, --start-from RUN")
         chain = restore.start_from(self.start_from, self.learner, self.signals, beside=True)
         state = checkpoint.read_state(self.start_from)
-        if checkpoint.TRACKER not in state:
-            self.learner.tracker.scaled(dict(self.learner.world_model.target_heads.items()))
+        self.learner.tracker.scaled(dict(self.learner.world_model.target_heads.items()))
         # How many of the chain's runs taught the model: those before the first one of a tracker.
         models = state["models"] if checkpoint.TRACKER in state else len(chain)
         validation = {k: v for k, v in (state.get("validation") or {}).items() if k.startswith("surprise")}
