@@ -6,6 +6,7 @@ import shutil
 import socket
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,7 @@ from rssm_ros.training.distributed import World, join
 from rssm_ros.training.errors import TrainingError
 
 from . import synthetic
+from .tiny import TINY, trainer
 from .together import MUTATIONS
 
 CHECKOUT = Path(__file__).resolve().parent.parent.parent
@@ -25,7 +27,10 @@ EXACT = {"warmup": 0, "batch": 4, "steps": 20, "autocast": False, "imagination_f
 KINDS = ("reconstruction", "barlow", "infonce")
 # Without meaning, so that its gradient is rounding only and each of its steps as large as any: what barlow's
 # standardisation takes out again.
-FREE = "representation.camera.project.bias"
+FREE = (
+    "representation.camera.project.bias",
+    "tracker.detector.out.bias",  # the same on all shares of a mixture, that is
+)
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
 
@@ -108,8 +113,10 @@ def launch(data, out, processes: int, jobs: list[dict[str, object]]) -> None:
 def results(data, tmp_path_factory):
     """(job's name, number of processes) -> its tensors."""
     out = tmp_path_factory.mktemp("results")
-    launch(data, out, 1, [*WHOLE, *RIGHT])
-    launch(data, out, 2, [*WHOLE, *RIGHT, *BROKEN])
+    trainer(replace(TINY, steps=1), data, out / "model").run()
+    tracked = job("tracked", 3, before=str(out / "model"))
+    launch(data, out, 1, [*WHOLE, *RIGHT, tracked])
+    launch(data, out, 2, [*WHOLE, *RIGHT, tracked, *BROKEN])
     return lambda name, processes: load_file(out / f"{name}-{processes}.safetensors")
 
 
@@ -142,6 +149,13 @@ def test_other_kinds_equal_too(results, name):
     """Imagination from every tick, with the critic on replay; Gaussian latents and the product posterior;
     overshooting from a share of the beliefs; a baseline, by the same loop."""
     assert worst(results(name, 1), results(name, 2), "parameter/") <= 1e-9
+
+
+def test_a_tracker_is_one_s_too(results):
+    """Cells that no label is near have gradients of 1e-12, of which the optimizer makes whole steps."""
+    one, two = results("tracked", 1), results("tracked", 2)
+    assert worst(one, two, "gradient/") <= 1e-12
+    assert worst(one, two, "parameter/") <= 1e-6
 
 
 @pytest.mark.parametrize("mutation", MUTATIONS)

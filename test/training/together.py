@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -23,6 +23,7 @@ from rssm_ros.training.distributed import World
 from rssm_ros.training.options import options
 from rssm_ros.training.replay import Batch
 from rssm_ros.training.run import Run
+from rssm_ros.training.tracker_trainer import TrackerTrainer
 from rssm_ros.training.trainer import Trainer
 from rssm_ros.world_model import PRESETS
 
@@ -56,9 +57,12 @@ def job(
     setattr(World, method, broken)
     base = options("debug")
     weights = replace(base.scales, **facts.pop("scales", {}))  # type: ignore[call-overload, arg-type]
-    baseline = str(facts.pop("baseline", ""))
+    baseline, before = str(facts.pop("baseline", "")), str(facts.pop("before", ""))
+    kind_of_run: Callable[..., Run] = partial(BaselineTrainer, baseline) if baseline else Trainer
+    if before:
+        kind_of_run = partial(TrackerTrainer, start_from=Path(before))
     try:
-        made: Run = (partial(BaselineTrainer, baseline) if baseline else Trainer)(
+        made = kind_of_run(
             replace(base, threads=1, scales=weights, **facts),  # type: ignore[arg-type]
             find_contract("manipulator"),
             [Path(data)],
