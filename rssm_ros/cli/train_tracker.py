@@ -11,6 +11,7 @@ from rssm_ros.cli.train import OF_EVERY_RUN, add_run_options, chosen_options, go
 EXAMPLES = """examples:
   rssm train-tracker --start-from runs/fifth --data data/expert data/dagger-1 --out runs/tracked --minutes 45
   rssm export runs/tracked --out models/mine"""
+GIVEN = (*OF_EVERY_RUN, "freeze_encoders")  # options that the command line can say
 # What differs from the options of the model it stands beside, unless the command line says otherwise.
 OWN = {"batch": 32, "length": 40, "chunks": 10, "rate": 4e-3, "warmup": 100, "decay": True}
 # ... and what means nothing to a tracker.
@@ -29,6 +30,13 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument(
         "--start-from", type=Path, metavar="RUN", help="the world model's run; it stays as it is"
     )
+    parser.add_argument(
+        "--freeze-encoders",
+        action="store_true",
+        default=None,
+        help="what the tracker has learnt to see stays: with data that it was not learnt from, to learn how "
+        "far to trust it",
+    )
     parser.set_defaults(run=run)
 
 
@@ -40,7 +48,7 @@ def run(arguments: argparse.Namespace) -> int:
     from rssm_ros.training.options import Options
     from rssm_ros.training.tracker_trainer import TrackerTrainer
 
-    options = chosen_options(arguments, OF_EVERY_RUN)
+    options = chosen_options(arguments, GIVEN)
     begins = not (arguments.resume and checkpoint.steps(arguments.out))
     if begins and arguments.start_from is not None:
         before = Options.from_dict(checkpoint.read_options(arguments.start_from))
@@ -50,7 +58,7 @@ def run(arguments: argparse.Namespace) -> int:
                 "and so is what stands beside it; leave it out"
             )
         own = {name: value for name, value in OWN.items() if getattr(arguments, name, None) is None}
-        said = {name: getattr(options, name) for name in OF_EVERY_RUN}
+        said = {name: getattr(options, name) for name in GIVEN}
         scales = replace(before.scales, overshoot=0.0)
         options = replace(before, **{**said, **own, **NONE, "scales": scales})
     try:

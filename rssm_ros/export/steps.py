@@ -181,14 +181,18 @@ class Predict(nn.Module):
 
     def places(self, track: Tensor) -> Named:
         """[N, W] -> target_<name>_mean and _std [N, d] in the contract's units."""
-        assert self.tracker is not None
-        out: Named = {}
-        for name, (mean, std) in self.tracker.targets_of(track).items():
-            head = self.world_model.target_heads[name]
-            assert isinstance(head, TargetHead)
-            out |= {f"target_{name}_mean": mean * head.scale + head.offset}
-            out |= {f"target_{name}_std": std * head.scale}
-        return out
+        tracker = self.tracker
+        assert tracker is not None
+        heads = [head for head in self.world_model.target_heads.values() if isinstance(head, TargetHead)]
+        scale, offset = (torch.cat([getattr(head, part) for head in heads]) for part in ("scale", "offset"))
+        place, log_variance, _ = tracker.parts(track)
+        sides = {"mean": place * scale + offset, "std": torch.exp(0.5 * log_variance) * scale}
+        names = [name for name, _ in self.world_model.signals.targets]
+        return {
+            f"target_{name}_{side}": value
+            for side, values in sides.items()
+            for name, value in zip(names, torch.split(values, tracker.length, -1), strict=True)
+        }
 
 
 class Filter(Predict):

@@ -49,6 +49,8 @@ class TrackerLearner(Learner):
         self.requires_grad_(False)
         self.image = signals.images[0][0] if signals.images else ""
         self.tracker = Tracker(self.world_model)
+        if options.freeze_encoders:
+            self.tracker.detector.requires_grad_(False)
 
     def track(
         self, batch: Batch, carried: Mapping[str, Tensor] | None, noise: torch.Generator

@@ -45,6 +45,7 @@ MOVED, SHOCK, LEAST_SHOCK = 0.1, 0.1, 5e-4  # spreads in a tick: a shift, its no
 DOUBT = 0.05  # spreads that a picture is trusted less by than it claims
 ELSEWHERE = 0.2  # spreads from the RSSM's place to a new object's
 NOTHING, NEW = -3.0, -5.0  # nats that these begin with
+NEVER = -1e9  # nats of a cell where there is no picture
 FRESH = 0.25  # of a logarithm, as a network reads it
 
 
@@ -156,41 +157,40 @@ class Tracker(nn.Module):
         """track [B, W], the RSSM's features after this tick [B, F], its heads' normalised mean and std
         [B, S], the action before it [B, A] -> track [B, W].
         """
-        s, t, rows = self.numbers, self.targets, track.shape[0]
+        s, t = self.numbers, self.targets
         place, log_variance, recurrent = self.parts(track)
         mean, std = heads
+        every = torch.ones_like(action[:, :1])  # rows: what one observation says is said to each
         parts = [F.silu(self.context(features))]
         if self.felt is not None:
-            parts.append(F.silu(self.felt(seen.tokens)).expand(rows, -1))
-        parts += [seen.presence.to(track.dtype).expand(rows, -1), action]
+            parts.append(every * F.silu(self.felt(seen.tokens)))
+        parts += [every * seen.presence.to(track.dtype), action]
         parts += [mean, FRESH * torch.log(std), place, FRESH * log_variance]
         read = torch.cat(parts, -1)
         recurrent = self._remembered(read, recurrent)
         said = wide(self.out(self.mlp(torch.cat([recurrent, read], -1))))
         shift, shock, doubt, wider, off, nothing, new = torch.split(said, [s, s, s, s, s, t, t], -1)
         moved = torch.exp(log_variance) + (SHOCK * F.softplus(shock - 3.0) + LEAST_SHOCK).square()
-        begun = (std * torch.exp(wider)).square()
-        # [B, 2, T, d]: the object of before, or another one that the RSSM expects.
-        place = self._pairs(place + MOVED * shift, mean + ELSEWHERE * off)
-        variance = self._pairs(moved, begun)
+        # [B, 2, T, 1, d]: the object of before, or another one that the RSSM expects.
+        place = self._pairs(place + MOVED * shift, mean + ELSEWHERE * off, self.length)
+        variance = self._pairs(moved, (std * torch.exp(wider)).square(), self.length)
+        odds = new + NEW  # that it is the other one, nats [B, T]
         if seen.detections is not None:
-            doubted = (DOUBT * F.softplus(doubt - 3.0)).square().reshape(rows, 1, t, 1, self.length)
-            after = self._seen(place, variance, seen.detections.unsqueeze(-4), doubted, nothing + NOTHING)
-            here = seen.picture.reshape(-1, 1, 1)
-            place = torch.where(here.unsqueeze(-1), after[0], place)
-            variance = torch.where(here.unsqueeze(-1), after[1], variance)
-            expected = torch.where(here, after[2], after[2].new_zeros(()))
-            new = new + expected[:, 1] - expected[:, 0]
-        share = torch.sigmoid(new + NEW).unsqueeze(-1)  # of the other object [B, T, 1]
-        share = torch.stack([1.0 - share, share], 1)  # [B, 2, T, 1]
-        mixed = (share * place).sum(1)
-        variance = (share * (variance + (place - mixed.unsqueeze(1)).square())).sum(1)
-        variance = torch.maximum(variance.flatten(1), self.least.square())
-        return torch.cat([mixed.flatten(1), torch.log(variance), recurrent], -1)
+            doubted = (DOUBT * F.softplus(doubt - 3.0)).square().reshape(-1, 1, t, 1, self.length)
+            blank = torch.where(seen.picture, nothing + NOTHING, nothing.new_zeros(()))
+            place, variance, expected = self._seen(
+                place, variance, seen, doubted, self._pairs(blank, blank, 1)
+            )
+            odds = odds + expected[:, 1] - expected[:, 0]
+        share = torch.sigmoid(self._pairs(-odds, odds, 1))
+        mixed = (share * place).sum(1, keepdim=True)
+        variance = (share * (variance + (place - mixed).square())).sum(1)
+        variance = torch.maximum(variance.reshape(-1, s), self.least.square())
+        return torch.cat([mixed.reshape(-1, s), torch.log(variance), recurrent], -1)
 
-    def _pairs(self, known: Tensor, new: Tensor) -> Tensor:
-        """[B, S] x 2 -> [B, 2, T, d]."""
-        return torch.stack([known, new], 1).reshape(-1, 2, self.targets, self.length)
+    def _pairs(self, known: Tensor, new: Tensor, length: int) -> Tensor:
+        """[B, T length] x 2 -> [B, 2, T, 1, length]."""
+        return torch.cat([known, new], -1).reshape(-1, 2, self.targets, 1, length)
 
     def parts(self, track: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """[..., W] -> places, logarithms of variances [..., S], what is remembered besides [..., H]."""
@@ -199,39 +199,39 @@ class Tracker(nn.Module):
 
     def _remembered(self, read: Tensor, recurrent: Tensor) -> Tensor:
         """A GRU."""
-        x = self.of_input(F.silu(self.inputs(read)))
-        (reset, candidate, update), (reset_h, candidate_h, update_h) = (
-            x.chunk(3, -1),
-            self.of_state(recurrent).chunk(3, -1),
-        )
+        x, h = self.of_input(F.silu(self.inputs(read))), self.of_state(recurrent)
+        reset, candidate, update = torch.split(x, RECURRENT, -1)
+        reset_h, candidate_h, update_h = torch.split(h, RECURRENT, -1)
         candidate = torch.tanh(candidate + torch.sigmoid(reset + reset_h) * candidate_h)
         update = torch.sigmoid(update + update_h)
         return update * recurrent + (1.0 - update) * candidate
 
     def _seen(
-        self, place: Tensor, variance: Tensor, said: Tensor, doubt: Tensor, nothing: Tensor
+        self, place: Tensor, variance: Tensor, seen: Seen, doubt: Tensor, nothing: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Normals [B, 2, T, d] times the mixture [., 1, T, K, 1 + 2 d], again as normals; and how well that
-        had been expected, nats [B, 2, T].
+        """Normals [B, 2, T, 1, d] times the mixture, again as normals; and how well that had been expected,
+        nats [B, 2, T].
 
-        doubt [B, 1, T, 1, d]: variance that a picture is trusted less by; nothing [B, T]: nats of a picture
-        that says nothing of the target.
+        doubt [B, 1, T, 1, d]: variance that a picture is trusted less by; nothing [B, 2, T, 1, 1]: nats of a
+        picture that says nothing of the target, 0 where there is none.
         """
-        share, mean, std = _parts(said)
-        prior = variance.unsqueeze(-2)
-        total = prior + std.square() + doubt  # [B, 2, T, K, d]
-        error = mean - place.unsqueeze(-2)
-        nats = share - 0.5 * (error.square() / total + torch.log(total)).sum(-1)
-        blank = nothing.reshape(-1, 1, self.targets, 1).expand(-1, 2, -1, -1)
-        nats = torch.cat([nats, blank], -1)  # [B, 2, T, K + 1]
-        area = torch.logsumexp(nats, -1)
-        each = torch.exp(nats - area.unsqueeze(-1)).unsqueeze(-1)
-        cells, blank = each[..., :-1, :], each[..., -1, :]
-        gain = prior / total
+        assert seen.detections is not None
+        here = seen.picture.reshape(-1, 1, 1, 1, 1)
+        never = torch.tensor([NEVER, *[0.0] * self.length, *[1.0] * self.length], device=place.device)
+        said = torch.where(here, seen.detections.unsqueeze(1), never)  # [., 1, T, K, 1 + 2 d]
+        share, mean, std = torch.split(said, [1, self.length, self.length], -1)
+        total = variance + (std.square() + doubt)  # [B, 2, T, K, d]
+        error = mean - place
+        nats = share - 0.5 * (error.square() / total + torch.log(total)).sum(-1, keepdim=True)
+        nats = torch.cat([nats, nothing], -2)  # [B, 2, T, K + 1, 1]
+        each = torch.softmax(nats, -2)
+        cells, blank = each[..., :-1, :], each[..., -1:, :]
+        gain = variance / total
         moved = gain * error
-        by = (cells * moved).sum(-2)
-        spread = (cells * (prior * (1.0 - gain) + (moved - by.unsqueeze(-2)).square())).sum(-2)
-        return place + by, spread + blank * (variance + by.square()), area
+        by = (cells * moved).sum(-2, keepdim=True)
+        spread = (cells * (variance * (1.0 - gain) + (moved - by).square())).sum(-2, keepdim=True)
+        after = spread + blank * (variance + by.square())
+        return place + by, after, torch.logsumexp(nats, -2).reshape(-1, 2, self.targets)
 
     def vectors(self, tokens: Mapping[str, Tensor], presence: Mapping[str, Tensor]) -> Tensor:
         """Tokens of the vector modalities side by side [..., E], zeros where absent."""
@@ -276,17 +276,12 @@ class Tracker(nn.Module):
         return found
 
 
-def _parts(said: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """[..., 1 + 2 d] -> log share [...], means and deviations [..., d]."""
-    length = (said.shape[-1] - 1) // 2
-    return said[..., 0], said[..., 1 : 1 + length], said[..., 1 + length :]
-
-
 def seeing_loss(said: Tensor, label: Tensor) -> Tensor:
     """-log density of labels in what one picture says: [B, T, C, 1 + 2 d], [B, T, d] -> [B, T] nats, 0 where
     a label is NaN.
     """
-    share, mean, std = _parts(said)
+    length = label.shape[-1]
+    share, mean, std = said[..., 0], said[..., 1 : 1 + length], said[..., 1 + length :]
     known = ~torch.isnan(label).any(-1)
     goal = torch.where(known.unsqueeze(-1), label, label.new_zeros(()))
     error = (goal.unsqueeze(-2) - mean) / std

@@ -57,6 +57,17 @@ def tick(tracker: Tracker, draw: torch.Generator, rows: int = B) -> dict[str, ob
     }
 
 
+def shown(said: torch.Tensor) -> Seen:
+    """A picture that says this."""
+    here = torch.ones(1, 1, dtype=torch.bool)
+    return Seen(said, torch.zeros(1, 0), here, here)
+
+
+def both(nats: torch.Tensor) -> torch.Tensor:
+    """The same for either hypothesis: [1, T] -> [1, 2, T, 1, 1]."""
+    return nats.reshape(1, 1, -1, 1, 1).expand(-1, 2, -1, -1, -1)
+
+
 @torch.no_grad()
 @given(seed=st.integers(0, 10**6))
 @settings(max_examples=25)
@@ -65,10 +76,11 @@ def test_an_update_is_the_product_of_belief_and_picture(seed):
     draw = torch.Generator().manual_seed(seed)
     one = replace(SIGNALS, targets=(("height", 1),))
     tracker = made(one)
-    place, variance = torch.randn(1, 2, 1, 1, generator=draw), torch.rand(1, 2, 1, 1, generator=draw) + 0.05
+    place = torch.randn(1, 2, 1, 1, 1, generator=draw)
+    variance = torch.rand(1, 2, 1, 1, 1, generator=draw) + 0.05
     said = mixture(draw)[:1, :1, :, [0, 1, 3]]
     doubt, nothing = torch.rand(1, 1, 1, 1, 1, generator=draw), torch.randn(1, 1, generator=draw) - 2.0
-    mean, spread, nats = tracker._seen(place, variance, said.unsqueeze(1), doubt, nothing)
+    mean, spread, nats = tracker._seen(place, variance, shown(said), doubt, both(nothing))
     x = torch.linspace(-25, 25, 200_001, dtype=torch.float64)
     for index in range(2):
         m, v = float(place[0, index]), float(variance[0, index])
@@ -92,15 +104,15 @@ def test_an_update_is_the_product_of_belief_and_picture(seed):
 @torch.no_grad()
 def test_a_picture_in_plain_view_is_believed_and_one_that_says_nothing_is_not(tracker):
     draw = torch.Generator().manual_seed(1)
-    place, variance = torch.zeros(1, 2, T, D), torch.full((1, 2, T, D), 0.04)
+    place, variance = torch.zeros(1, 2, T, 1, D), torch.full((1, 2, T, 1, D), 0.04)
     said = mixture(draw, 1)
     said[..., 0], said[..., 1:3], said[..., 3:] = -60.0, 5.0, 0.02
     said[:, :, 0, 0], said[:, :, 0, 1:3] = 0.0, 0.3
     doubt = torch.zeros(1, 1, T, 1, D)
-    mean, spread, _ = tracker._seen(place, variance, said.unsqueeze(1), doubt, torch.full((1, T), -30.0))
+    mean, spread, _ = tracker._seen(place, variance, shown(said), doubt, both(torch.full((1, T), -30.0)))
     torch.testing.assert_close(mean, torch.full_like(mean, 0.3), atol=0.01, rtol=0.0)
     assert (spread.sqrt() < 0.0201).all()
-    mean, spread, _ = tracker._seen(place, variance, said.unsqueeze(1), doubt, torch.full((1, T), 30.0))
+    mean, spread, _ = tracker._seen(place, variance, shown(said), doubt, both(torch.full((1, T), 30.0)))
     torch.testing.assert_close(mean, place)
     torch.testing.assert_close(spread, variance)
 
