@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
-# The shipped bundle, from nothing, in under five hours on two CPU cores: scripts/train_manipulator.sh FOLDER
+# The shipped bundle, from nothing, in four hours on two CPU cores: scripts/train_manipulator.sh FOLDER
 #
 # Episodes of the scripted expert, then four rounds of DAgger: the newest bundle acts, the expert says at every tick what
 # it would have done. The last two rounds have more of what no expert lets happen, a turning base above all, and
-# overshooting. Then a tracker beside what has been learnt, on all that was collected. Everything lands in FOLDER (data,
-# runs, bundles); started again, it goes on where it was stopped.
+# overshooting. Last, a tracker beside what has been learnt, which does not ship yet. Everything lands in FOLDER (data, runs,
+# bundles); started again, it goes on where it was stopped.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 folder=$(realpath -m "${1:?usage: scripts/train_manipulator.sh FOLDER}")
@@ -41,20 +41,26 @@ collect dagger-4 420000 $((ticks * 3 / 5)) --mix policy=0.7,random=0.3 --policy 
 train fifth "$fifth" --data $(data expert dagger-1 dagger-2 dagger-3 random-1 random-2 dagger-4) --start-from "$folder/runs/fourth" \
     --seed 5 --rate 4e-4 --scale overshoot=2 --imagination-fraction 0.1
 bundle fifth
+# Surprise thresholds and regions, on seeds that nothing was trained on, and whether a thousand hidden runs of other
+# seeds agree.
+mix=(--mix "expert=0.4,policy=0.3,perturbed=0.2,random=0.1" --policy "$folder/bundles/fifth")
+collect calibration-fit 700000 $((ticks / 2)) "${mix[@]}"
+collect calibration-check 710000 $((ticks * 11 / 12)) "${mix[@]}"
+calibrate() { step calibrate "$folder/bundles/$1" --data "$folder/data/calibration-fit" --check "$folder/data/calibration-check"; }
+calibrate fifth || echo "== bundles/fifth: its regions do not hold what they promise"
+# What follows does not ship yet: a tracker beside it, whose policy is the same. First on all there is.
 collect random-3 540000 $((ticks * 2 / 5)) --mix random=0.6,perturbed=0.4
 collect dagger-5 440000 $((ticks * 4 / 5)) --mix policy=0.85,random=0.15 --policy "$folder/bundles/fifth"
 # shellcheck disable=SC2046
 track tracked "$tracker" fifth --data $(data expert dagger-1 dagger-2 dagger-3 random-1 random-2 dagger-4 random-3 dagger-5)
-# What a world model has learnt by heart it knows better than it will on a robot: how far to trust it shows on what it has not seen.
+# What a world model has learnt by heart it knows better than it will on a robot: how far to trust it shows on what it
+# has not seen. So with the detector, whose last round is on what neither has.
 collect mixed-1 570000 $((ticks * 6 / 5)) --mix expert=0.4,perturbed=0.3,random=0.3
 collect dagger-6 460000 $((ticks / 2)) --mix policy=0.85,random=0.15 --policy "$folder/bundles/fifth"
 # shellcheck disable=SC2046
 track tracked-2 "$last" tracked --data $(data random-3 dagger-5 mixed-1 dagger-6) --rate 1.5e-3
-bundle tracked-2
-# Surprise thresholds and regions, on seeds that nothing was trained on, and whether a thousand hidden runs of other
-# seeds agree.
-mix=(--mix "expert=0.4,policy=0.3,perturbed=0.2,random=0.1" --policy "$folder/bundles/fifth") # whose policy is the same
-collect calibration-fit 700000 $((ticks / 2)) "${mix[@]}"
-collect calibration-check 710000 $((ticks * 11 / 12)) "${mix[@]}"
-step calibrate "$folder/bundles/tracked-2" --data "$folder/data/calibration-fit" --check "$folder/data/calibration-check"
-echo "== $(date +%H:%M:%S) done: $folder/bundles/tracked-2"
+collect honest 580000 $((ticks * 3 / 5)) --mix expert=0.45,perturbed=0.3,random=0.25
+track tracked-3 "$((last / 2))" tracked-2 --data "$folder/data/honest" --rate 1.5e-3 --freeze-encoders
+bundle tracked-3
+calibrate tracked-3
+echo "== $(date +%H:%M:%S) done: $folder/bundles/fifth, $folder/bundles/tracked-3"
