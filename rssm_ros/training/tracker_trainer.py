@@ -60,8 +60,12 @@ class TrackerTrainer(Run):
             return
         if self.start_from is None:
             raise TrainingError("a tracker stands beside a trained world model: give one, --start-from RUN")
-        chain = restore.start_from(self.start_from, self.learner, self.signals, beside=True)
         state = checkpoint.read_state(self.start_from)
+        if self.options.freeze_encoders and checkpoint.TRACKER not in state:
+            raise TrainingError(
+                f"--freeze-encoders: {self.start_from} has no tracker that has learnt to see; leave it out"
+            )
+        chain = restore.start_from(self.start_from, self.learner, self.signals, beside=True)
         self.learner.tracker.scaled(dict(self.learner.world_model.target_heads.items()))
         # How many of the chain's runs taught the model: those before the first one of a tracker.
         models = state["models"] if checkpoint.TRACKER in state else len(chain)

@@ -177,6 +177,17 @@ def _exported(learner, batch, carried, row, noise):
     return torch.stack(found)
 
 
+def test_a_last_round_learns_how_far_to_trust_what_was_learnt_to_see(before, run, data, tmp_path):
+    frozen = replace(SHORT, steps=2, freeze_encoders=True)
+    tracked(frozen, data, tmp_path / "next", start_from=run).run()
+    then, now = checkpoint.read(run).model, checkpoint.read(tmp_path / "next").model
+    same = {name for name, value in then.items() if torch.equal(value, now[name])}
+    assert {name for name in then if name.startswith("tracker.detector.")} <= same
+    assert "tracker.out.weight" not in same
+    with pytest.raises(TrainingError, match="no tracker that has learnt to see"):
+        tracked(frozen, data, tmp_path / "blind", start_from=before)
+
+
 def test_a_further_round_on_other_data_keeps_the_least_deviations(run, tmp_path):
     other = synthetic.write(tmp_path / "data", 2, 60)
     for file in other.glob("*.npz"):
