@@ -266,15 +266,6 @@ class Tracker(nn.Module):
         """What follows an image's tokens: [B, T K (1 + 2 d)] -> [B, T, K, 1 + 2 d]."""
         return flat.reshape(-1, self.targets, self.detector.kept, 1 + 2 * self.length)
 
-    def targets_of(self, track: Tensor) -> dict[str, tuple[Tensor, Tensor]]:
-        """[..., W] -> {target: mean, std [..., d]} in units of its spread."""
-        place, log_variance, _ = self.parts(track)
-        std, found, at = torch.exp(0.5 * log_variance), {}, 0
-        for name, length in self.signals.targets:
-            found[name] = place[..., at : at + length], std[..., at : at + length]
-            at += length
-        return found
-
 
 def seeing_loss(said: Tensor, label: Tensor) -> Tensor:
     """-log density of labels in what one picture says: [B, T, C, 1 + 2 d], [B, T, d] -> [B, T] nats, 0 where

@@ -36,7 +36,9 @@ def heads_of(world_model, features):
 
 
 def in_units(world_model, tracker, track, name):
-    mean, std = tracker.targets_of(track)[name]
+    place, log_variance, _ = tracker.parts(track)
+    here = slice(2 * HEADS.index(name), 2 * HEADS.index(name) + 2)
+    mean, std = place[:, here], torch.exp(0.5 * log_variance[:, here])
     head = world_model.target_heads[name]
     return mean * head.scale + head.offset, std * head.scale
 
